@@ -1,0 +1,138 @@
+"""From image regions to network input, and points back again.
+
+The one place that fixes pixels: centres are at integer coordinates, pixel i covers
+[i - 0.5, i + 0.5), and the continuous extent of an image of width W is [-0.5, W - 0.5]. Every
+affine is a (2, 3) matrix from image pixels to input pixels. An input is cut out with a single warp
+of the full image, without an intermediate crop or a float image.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Sequence
+
+import cv2
+import numpy as np
+
+GREY = 114  # fills what lies outside the image; the usual letterbox grey (YOLOX)
+
+
+def box_affine(box_xywh: Sequence[float], size_wh: Sequence[int], pad: float = 1.5) -> np.ndarray:
+    """Image px -> input px (2, 3): the box, `pad` times as large, centred in the input.
+
+    Isotropic: the box is expanded to the aspect of the input, never squeezed.
+    box_xywh: continuous edges. size_wh: input width and height.
+    Raises ValueError for a box without positive finite size.
+    """
+    x, y, w, h = (float(value) for value in box_xywh)
+    if not (np.isfinite((x, y, w, h)).all() and w > 0 and h > 0):
+        raise ValueError(f"box_xywh must be finite with positive size, got {(x, y, w, h)}")
+    if not pad > 0:
+        raise ValueError(f"pad must be positive, got {pad}")
+    width, height = size_wh
+    scale = min(width / (w * pad), height / (h * pad))
+    return _centred_affine(scale, (x + w / 2.0, y + h / 2.0), size_wh)
+
+
+def letterbox_affine(image_wh: Sequence[int], size_wh: Sequence[int]) -> np.ndarray:
+    """Image px -> input px (2, 3): the whole image, isotropic, centred in the input."""
+    width, height = image_wh
+    scale = min(size_wh[0] / width, size_wh[1] / height)
+    return _centred_affine(scale, ((width - 1) / 2.0, (height - 1) / 2.0), size_wh)
+
+
+def _centred_affine(scale: float, centre: Sequence[float], size_wh: Sequence[int]) -> np.ndarray:
+    """`centre` in the image goes to the centre of the input, which is ((W-1)/2, (H-1)/2)."""
+    return np.array(
+        [
+            [scale, 0.0, (size_wh[0] - 1) / 2.0 - scale * centre[0]],
+            [0.0, scale, (size_wh[1] - 1) / 2.0 - scale * centre[1]],
+        ]
+    )
+
+
+def apply_affine(M: np.ndarray, xy: np.ndarray) -> np.ndarray:
+    """Points (..., 2) through an affine (2, 3) -> (..., 2) float64."""
+    return np.asarray(xy, dtype=np.float64) @ M[:, :2].T + M[:, 2]
+
+
+def invert_affine(M: np.ndarray) -> np.ndarray:
+    """Affine (2, 3) the other way round, (2, 3)."""
+    inverse = np.linalg.inv(M[:, :2])
+    return np.concatenate([inverse, -inverse @ M[:, 2:]], axis=1)
+
+
+def crop_intrinsics(K: np.ndarray, M: np.ndarray) -> np.ndarray:
+    """Intrinsics (3, 3) of the warped image: `M` (2, 3) after `K` (3, 3). No distortion."""
+    return np.vstack([M, [0.0, 0.0, 1.0]]) @ K
+
+
+def warp(
+    image: np.ndarray,
+    M: np.ndarray,
+    size_wh: Sequence[int],
+    border_value: float | Sequence[float] = GREY,
+    nearest: bool = False,
+) -> np.ndarray:
+    """One warp of `image` (H, W[, C]) to (h, w[, C]) of the same type; `M` is image -> output.
+
+    nearest: for masks and depth, whose values must not be mixed.
+    """
+    if np.isscalar(border_value):
+        border_value = (border_value,) * 4
+    # The inverse is passed: OpenCV would invert a forward matrix itself, in every call.
+    return cv2.warpAffine(
+        image,
+        invert_affine(np.asarray(M, dtype=np.float64)),
+        (int(size_wh[0]), int(size_wh[1])),
+        flags=(cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=border_value,
+    )
+
+
+def normalise(
+    crop: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    swap_channels: bool = False,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
+    """uint8 (H, W, 3) -> float32 (3, H, W), (value - mean) / std.
+
+    mean, std: three numbers in 0..255 units, in the order of the *output* channels.
+    swap_channels: reverse the channels (BGR image, RGB network or the reverse).
+    out: float32 (3, H, W) to write into. Channels are split while still bytes, a quarter of the
+    memory to move, and scaled in place.
+    """
+    if crop.ndim != 3 or crop.shape[2] != 3 or crop.dtype != np.uint8:
+        raise ValueError(f"crop must be uint8 (H, W, 3), got {crop.dtype} {crop.shape}")
+    if out is None:
+        out = np.empty((3, crop.shape[0], crop.shape[1]), dtype=np.float32)
+    for channel in range(3):
+        plane = cv2.extractChannel(crop, 2 - channel if swap_channels else channel)
+        scale = 1.0 / float(std[channel])
+        cv2.LUT(plane, _table(float(mean[channel]), scale), dst=out[channel])
+    return out
+
+
+@lru_cache(maxsize=64)
+def _table(mean: float, scale: float) -> np.ndarray:
+    """The 256 normalised values: a byte has no more, so no pixel needs arithmetic."""
+    return ((np.arange(256, dtype=np.float64) - mean) * scale).astype(np.float32)
+
+
+def crop_batch(
+    image: np.ndarray,
+    affines: Sequence[np.ndarray],
+    size_wh: Sequence[int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    swap_channels: bool = False,
+) -> np.ndarray:
+    """`image` uint8 (H, W, 3) through B affines (2, 3) -> network input (B, 3, h, w) float32."""
+    width, height = int(size_wh[0]), int(size_wh[1])
+    batch = np.empty((len(affines), 3, height, width), dtype=np.float32)
+    for row, M in enumerate(affines):
+        normalise(warp(image, M, (width, height)), mean, std, swap_channels, out=batch[row])
+    return batch

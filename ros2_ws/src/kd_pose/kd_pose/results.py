@@ -1,0 +1,71 @@
+"""What comes out of an estimator: plain data, no behaviour, no ROS."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+import numpy as np
+
+from kd_pose.manifest import ObjectSpec
+
+# The stages of `ObjectPoseFrame.timing_ms`, in the order in which they run.
+STAGES = ("crop", "detector", "network", "decode", "pose")
+
+
+class TrackState(IntEnum):
+    """Numbers as in kd_pose_msgs/ObjectPose."""
+
+    TENTATIVE = 0
+    TRACKED = 1
+    COASTING = 2
+    LOST = 3
+
+
+@dataclass
+class Detection2D:
+    """One box in an image: class name, score 0..1, `box_xywh` (4,) continuous edges in pixels."""
+
+    class_id: str
+    score: float
+    box_xywh: np.ndarray
+
+
+@dataclass
+class ObjectPose:
+    """One object seen in one image.
+
+    T_cam_obj: (4, 4), mesh frame into the camera, metres, OpenCV axes.
+    covariance: (6, 6) in the order x, y, z, rotation about the fixed camera axes x, y, z taken at
+        the object's origin (metres, radians), or None where it is not known.
+    keypoints_xy: (8, 2) projections of the box corners into the delivered (distorted) image, px.
+    keypoint_scores: (8,) 0..1, the share of the vote weight of that corner that the pose explains.
+    reprojection_error_px: rms over the inliers, pixels of the undistorted image.
+    inliers: number of votes that the pose explains.
+    """
+
+    class_id: str
+    score: float
+    T_cam_obj: np.ndarray
+    covariance: np.ndarray | None
+    spec: ObjectSpec
+    keypoints_xy: np.ndarray
+    keypoint_scores: np.ndarray
+    reprojection_error_px: float
+    inliers: int
+    id: str = ""
+    track_state: TrackState = TrackState.TENTATIVE
+
+
+@dataclass
+class ObjectPoseFrame:
+    """Everything of one image, best objects first.
+
+    detections: the boxes that were looked at. timing_ms: milliseconds by stage, see `STAGES`.
+    ignored_boxes: boxes given by the caller whose class the model does not know.
+    """
+
+    objects: list[ObjectPose] = field(default_factory=list)
+    detections: list[Detection2D] = field(default_factory=list)
+    timing_ms: dict[str, float] = field(default_factory=dict)
+    ignored_boxes: int = 0
