@@ -1,0 +1,158 @@
+"""From one mesh to poses in real pictures: the toy triangle of the M3T example data.
+
+Renders training data for `triangle.obj`, trains a pose student and its detector on it, exports
+both, then plays the two real RGB-D frames to a running object_pose node over DDS and compares the
+poses that come back with `triangle_pose.txt`. Every step is the command a user would type, and a
+step whose result exists is skipped, so an interrupted run goes on where it was.
+
+    source tools/env.sh
+    python docs/examples/real_triangle.py --data ../shared/data/m3t --work runs/triangle
+
+The frames are DLR-RM/3DObjectTracking's (MIT); the pose file is that project's start pose for its
+tracker, a few pixels off in the picture (see the overlay), so errors of a few millimetres are
+within what the reference itself is worth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = ROOT / "ros2_ws/install/kd_pose/lib/kd_pose"
+FRAMES = (200, 201)
+NAME = "triangle"
+
+
+def read_pose(path: Path) -> np.ndarray:
+    """The 4x4 row-major pose of `triangle_pose.txt` (object body frame to camera, metres)."""
+    rows = [line for line in path.read_text().splitlines() if line.count(",") >= 3]
+    values = np.array([[float(v) for v in row.split(",") if v.strip()] for row in rows])
+    if values.shape != (4, 4):
+        raise ValueError(f"{path}: expected 4 rows of 4 numbers, found {values.shape}")
+    return values
+
+
+def read_cv_matrix(path: Path, key: str) -> np.ndarray:
+    """A 4x4 `!!opencv-matrix` of an M3T yaml file (not readable by a plain YAML parser)."""
+    text = path.read_text()
+    found = re.search(key + r".*?data:\s*\[(.*?)\]", text, re.S)
+    if not found:
+        raise ValueError(f"{path}: no matrix {key!r}")
+    return np.array([float(v) for v in found.group(1).split(",")]).reshape(4, 4)
+
+
+def read_intrinsics(path: Path) -> np.ndarray:
+    """The pinhole matrix K (3, 3) of an M3T camera yaml file."""
+    text = path.read_text()
+    value = lambda key: float(re.search(key + r":\s*([-\d.]+)", text).group(1))  # noqa: E731
+    return np.array([[value("f_u"), 0, value("pp_x")], [0, value("f_v"), value("pp_y")],
+                     [0, 0, 1]])
+
+
+def write_real_scene(data: Path, scene: Path, models: Path) -> None:
+    """Lay the two real frames out as a BOP scene, the truth being the pose file's.
+
+    The body frame of the pose file is the mesh frame moved by `geometry2body_pose`, and BOP wants
+    the mesh frame: T_cam_mesh = T_cam_body @ T_body_mesh.
+    """
+    K = read_intrinsics(data / "color_camera.yaml")
+    T = read_pose(data / "triangle_pose.txt") @ read_cv_matrix(
+        data / "triangle.yaml", "geometry2body_pose")
+    (scene / "rgb").mkdir(parents=True, exist_ok=True)
+    cameras, truths = {}, {}
+    for number, frame in enumerate(FRAMES):
+        shutil.copy(data / f"color_camera_image_{frame}.png", scene / "rgb" / f"{number:06d}.png")
+        cameras[str(number)] = {"cam_K": K.ravel().tolist(), "depth_scale": 1.0}
+        truths[str(number)] = [{"obj_id": 1, "cam_R_m2c": T[:3, :3].ravel().tolist(),
+                                "cam_t_m2c": (T[:3, 3] * 1000).tolist()}]
+    (scene / "scene_camera.json").write_text(json.dumps(cameras))
+    (scene / "scene_gt.json").write_text(json.dumps(truths))
+    target = scene.parent.parent / "models"
+    if not target.exists():
+        shutil.copytree(models, target)
+
+
+def step(done: Path, *command: str) -> None:
+    """Run `command` unless its result `done` is there."""
+    if done.exists():
+        print(f"-- have {done}")
+        return
+    print("--", " ".join(map(str, command)), flush=True)
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
+
+
+def train_and_export(data: Path, work: Path) -> tuple[Path, Path]:
+    """Render, train and export; returns the pose model and the detector."""
+    rendered = work / "data"
+    step(rendered / "val" / "000001" / "scene_gt.json", "kd-pose-train", "synth-objects",
+         "--config", "config/training/synth_triangle.yaml", "--mesh", data / "triangle.obj",
+         "--out", rendered)
+    models = []
+    for recipe in ("triangle_student", "triangle_detector"):
+        run, model = work / recipe, work / f"{recipe}.onnx"
+        resume = ["--resume"] if run.exists() else []
+        step(run / "finished.json", "kd-pose-train", "train",
+             "--config", f"config/training/{recipe}.yaml", "--out", run,
+             "--set", f"data.train=[{rendered}:train]", "--set", f"data.val=[{rendered}:val]",
+             *resume)
+        step(model, "kd-pose-train", "export", run, "--out", model)
+        models.append(model)
+    return models[0], models[1]
+
+
+def run_node(scene: Path, model: Path, detector: Path, out: Path, loops: float = 12.0) -> dict:
+    """Play the scene to an object_pose node in processes of their own; returns the summary."""
+    environment = dict(os.environ)
+    environment.setdefault("ROS_DOMAIN_ID", "77")
+    start = lambda name, *p: subprocess.Popen(  # noqa: E731
+        [str(BIN / name), "--ros-args", *[x for q in p for x in ("-p", q)]], env=environment)
+    node = start("object_pose", f"model_path:={model}", f"detector_path:={detector}",
+                 "detector_score_threshold:=0.2", "score_threshold:=0.1")
+    monitor = start("monitor", f"output_dir:={out}", "idle_timeout_s:=4.0", "video_rate_hz:=2.0")
+    player = start("player", f"source:={scene}", "rate_hz:=2.0", "publish_truth:=true",
+                   "wait_for_subscribers:=true")
+    try:
+        monitor.wait(timeout=60 + loops)
+    finally:
+        for process in (player, node, monitor):
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        time.sleep(1.0)
+    return json.loads((out / "summary.json").read_text())
+
+
+def main() -> int:
+    """Run all steps and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the M3T files")
+    parser.add_argument("--work", type=Path, default=Path("runs/triangle"))
+    arguments = parser.parse_args()
+    data, work = arguments.data.resolve(), arguments.work.resolve()
+    for name in ("triangle.obj", "triangle_pose.txt", "triangle.yaml", "color_camera.yaml"):
+        if not (data / name).exists():
+            parser.error(f"{data / name} is missing: --data wants the folder with the M3T frames")
+    work.mkdir(parents=True, exist_ok=True)
+    model, detector = train_and_export(data, work)
+    scene = work / "real" / "test" / "000001"
+    write_real_scene(data, scene, work / "data" / "models")
+    summary = run_node(scene, model, detector, work / "result")
+    row = summary["classes"].get(NAME)
+    print(json.dumps(row, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
