@@ -1,0 +1,84 @@
+"""Boxes in image planes: overlap, suppression, and what a detector's votes say of them.
+
+Boxes are `xyxy` or `xywh` with continuous edges in pixels (see `crop.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Sequence
+
+import numpy as np
+
+from kd_pose.crop import apply_affine, invert_affine
+
+if TYPE_CHECKING:
+    from kd_pose.results import Detection2D
+    from kd_pose.votes import VoteInstance
+
+
+def xywh_from_xyxy(boxes: np.ndarray) -> np.ndarray:
+    """(..., 4) x0, y0, x1, y1 -> x0, y0, width, height."""
+    boxes = np.asarray(boxes, dtype=np.float64)
+    return np.concatenate([boxes[..., :2], boxes[..., 2:] - boxes[..., :2]], axis=-1)
+
+
+def xyxy_from_xywh(boxes: np.ndarray) -> np.ndarray:
+    """(..., 4) x0, y0, width, height -> x0, y0, x1, y1."""
+    boxes = np.asarray(boxes, dtype=np.float64)
+    return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
+
+
+def points_box(points: np.ndarray) -> np.ndarray:
+    """Bounding boxes xyxy (..., 4) of points (..., K, 2)."""
+    points = np.asarray(points)
+    return np.concatenate([points.min(axis=-2), points.max(axis=-2)], axis=-1)
+
+
+def iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Intersection over union of one xyxy box (4,) with others (N, 4) -> (N,), 0 where empty."""
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    size = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
+    intersection = np.prod(np.maximum(size, 0.0), axis=1)
+    union = np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1) - intersection
+    union += float(np.prod(np.maximum(np.asarray(box[2:]) - box[:2], 0.0)))
+    return np.divide(intersection, union, out=np.zeros(len(boxes)), where=union > 0)
+
+
+def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> np.ndarray:
+    """Greedy non-maximum suppression of xyxy boxes (N, 4) -> kept indices, best score first.
+
+    A box is dropped when its overlap with a better kept one is above `threshold`.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    kept = []
+    while len(order):
+        best, order = order[0], order[1:]
+        kept.append(best)
+        if len(order):
+            order = order[iou(boxes[best], boxes[order]) <= threshold]
+    return np.array(kept, dtype=np.int64)
+
+
+def decode_boxes(
+    instances: Sequence["VoteInstance"],
+    M: np.ndarray,
+    names: Sequence[str] | None = None,
+) -> list["Detection2D"]:
+    """Detector instances (votes for two box corners, input px) -> boxes in image px.
+
+    Every corner is the mean of the member votes weighted by their scores. `M` (2, 3) is the affine
+    image -> input that the crop was made with; names: class names by index.
+    Boxes that come out without area are left out. Amodal: a box may reach over the image's edge.
+    """
+    from kd_pose.results import Detection2D
+
+    inverse = invert_affine(np.asarray(M, dtype=np.float64))
+    detections = []
+    for instance in instances:
+        corners = np.average(instance.points, axis=0, weights=instance.weights)
+        box = xywh_from_xyxy(points_box(apply_affine(inverse, corners)))
+        if box[2] > 0 and box[3] > 0:
+            name = str(instance.class_index) if names is None else names[instance.class_index]
+            detections.append(Detection2D(name, float(instance.score), box))
+    return detections
