@@ -1,0 +1,281 @@
+"""Configuration of a training run: frozen dataclasses, read strictly from YAML.
+
+One file describes one run completely (data, augmentation, network, loss, optimiser, trainer).
+``load_config`` refuses unknown keys and wrong types and names file, key path, value and what is
+allowed; ``save_config`` writes what ``load_config`` reads back to an equal object. Sizes are
+pixels, written (width, height).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Optional, Sequence
+
+from kd_pose_training import strict
+
+DEFAULT_STRIDES = {"darknet53": (8, 16, 32, 64, 128),
+                   "darknet_tiny": (8, 16, 32, 64),
+                   "darknet_tiny_h": (8, 16, 32, 64)}
+
+
+def _check(condition: bool, name: str, value: Any, allowed: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    _check(low <= value <= high, name, value, f"{low} to {high}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which pictures are learned from and how they enter the network.
+
+    ``train`` and ``val`` list BOP split folders as ``root:split``, e.g. ``data/objects:train``.
+    ``objects`` names the classes in the order of the network's outputs; empty means all objects
+    of the first training folder, by their number. ``mean`` and ``std`` are per channel, in RGB
+    order, on the 0..255 scale (the defaults are ImageNet's).
+    """
+
+    train: tuple[str, ...]
+    val: tuple[str, ...] = ()
+    objects: tuple[str, ...] = ()
+    input_size: tuple[int, int] = (256, 256)
+    crop_pad: float = 1.5
+    min_visib: float = 0.1
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    cells_per_instance: int = 10
+    symmetry_step_deg: float = 15.0
+    cache: Literal["none", "ram"] = "none"
+    num_workers: int = 2
+    max_val_samples: int = 200
+
+    def __post_init__(self) -> None:
+        _check(len(self.train) > 0, "train", self.train, "at least one 'root:split'")
+        for name in ("train", "val"):
+            for entry in getattr(self, name):
+                _check(all(split_folder(entry)), name, entry, "'root:split', both non-empty")
+        _check(len(set(self.objects)) == len(self.objects), "objects", self.objects,
+               "each name once")
+        _check(min(self.input_size) >= 32, "input_size", self.input_size,
+               "[width, height], each at least 32")
+        _check_range("crop_pad", self.crop_pad, 1.0, 5.0)
+        _check_range("min_visib", self.min_visib, 0.0, 1.0)
+        _check(min(self.std) > 0, "std", self.std, "positive numbers")
+        _check_range("cells_per_instance", self.cells_per_instance, 1, 1000)
+        _check_range("symmetry_step_deg", self.symmetry_step_deg, 1.0, 180.0)
+        _check_range("num_workers", self.num_workers, 0, 256)
+        _check_range("max_val_samples", self.max_val_samples, 0, 10**9)
+
+
+def split_folder(entry: str) -> tuple[str, str]:
+    """``root:split`` -> (root, split); a missing part comes back empty."""
+    root, _, split = entry.rpartition(":")
+    return root, split
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to training pictures. A strength of 0 switches an effect off.
+
+    ``zoom``: factor on the crop side (object_votes) or on the whole frame (object_detector).
+    ``shift``: largest move of the crop centre, as a part of the box size.
+    ``rotate_deg``: largest rotation in the image plane.
+    ``brightness``/``contrast``/``saturation``: largest relative change; ``hue``: in degrees.
+    ``noise``: largest standard deviation, 0..255 scale. ``blur``: largest Gaussian sigma, pixels.
+    ``jpeg``: lowest quality (0 = off). ``cutout``: chance of grey or noisy rectangles.
+    ``probability``: chance of each colour effect. No mirroring: it would break poses.
+    """
+
+    zoom: tuple[float, float] = (0.75, 1.25)
+    shift: float = 0.25
+    rotate_deg: float = 0.0
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.3
+    hue: float = 10.0
+    noise: float = 8.0
+    blur: float = 1.2
+    jpeg: int = 0
+    cutout: float = 0.2
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check(0.1 <= self.zoom[0] <= self.zoom[1] <= 10.0, "zoom", self.zoom,
+               "[low, high] with 0.1 <= low <= high <= 10")
+        _check_range("shift", self.shift, 0.0, 1.0)
+        _check_range("rotate_deg", self.rotate_deg, 0.0, 180.0)
+        for name in ("brightness", "contrast", "saturation", "cutout", "probability"):
+            _check_range(name, getattr(self, name), 0.0, 1.0)
+        _check_range("hue", self.hue, 0.0, 180.0)
+        _check_range("noise", self.noise, 0.0, 128.0)
+        _check_range("blur", self.blur, 0.0, 20.0)
+        _check_range("jpeg", self.jpeg, 0, 100)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Size and shape of the network.
+
+    ``strides``: pyramid levels used, in pixels; empty means all that the size offers (8..128 for
+    the teacher, 8..64 for the students). Leaving out 8 saves most of the head's arithmetic.
+    ``fpn_channels`` 0 means the size's own width. ``num_classes`` and ``num_keypoints`` left
+    empty are filled in from the data and the task.
+    """
+
+    size: Literal["darknet53", "darknet_tiny", "darknet_tiny_h"] = "darknet_tiny_h"
+    strides: tuple[int, ...] = ()
+    head_depth: int = 4
+    fpn_channels: int = 0
+    anchor_scale: float = 4.0
+    num_classes: Optional[int] = None
+    num_keypoints: Optional[int] = None
+    weights: str = ""
+
+    def __post_init__(self) -> None:
+        allowed = DEFAULT_STRIDES[self.size]
+        strides = self.strides or allowed
+        first = allowed.index(strides[0]) if strides[0] in allowed else -1
+        _check(first >= 0 and tuple(strides) == allowed[first:first + len(strides)], "strides",
+               self.strides, f"neighbouring members of {list(allowed)} for {self.size}, rising")
+        object.__setattr__(self, "strides", tuple(strides))
+        _check_range("head_depth", self.head_depth, 0, 8)
+        _check(self.fpn_channels >= 0 and self.fpn_channels % 32 == 0, "fpn_channels",
+               self.fpn_channels, "0 or a multiple of 32 (GroupNorm has 32 groups)")
+        _check_range("anchor_scale", self.anchor_scale, 0.5, 32.0)
+        if self.num_classes is not None:
+            _check_range("num_classes", self.num_classes, 1, 10000)
+        if self.num_keypoints is not None:
+            _check_range("num_keypoints", self.num_keypoints, 2, 1000)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights and shapes of the loss terms.
+
+    ``knee``: error, relative to the object's diameter (poses) or box (detector), below which the
+    regression loss is quadratic. ``normaliser``: ``positives`` divides both terms by the number of
+    positive cells in the batch; ``sum`` leaves plain sums, as in the published recipe.
+    """
+
+    class_weight: float = 1.0
+    vote_weight: float = 1.0
+    focal_gamma: float = 2.0
+    focal_alpha: float = 0.25
+    knee: float = 0.02
+    normaliser: Literal["positives", "sum"] = "positives"
+
+    def __post_init__(self) -> None:
+        for name in ("class_weight", "vote_weight", "focal_gamma"):
+            _check_range(name, getattr(self, name), 0.0, 1e4)
+        _check_range("focal_alpha", self.focal_alpha, 0.0, 1.0)
+        _check_range("knee", self.knee, 1e-6, 10.0)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each loss term by its name."""
+        return {"class": self.class_weight, "vote": self.vote_weight}
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with the OneCycle schedule. ``lr`` is the peak; norms and biases do not decay."""
+
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    betas: tuple[float, float] = (0.9, 0.999)
+    warmup: float = 0.05
+    anneal: Literal["linear", "cos"] = "linear"
+    clip_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(0 < self.lr <= 1, "lr", self.lr, "above 0, at most 1")
+        _check_range("weight_decay", self.weight_decay, 0.0, 1.0)
+        _check(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "0 to below 1")
+        _check_range("warmup", self.warmup, 0.0, 0.9)
+        _check_range("clip_norm", self.clip_norm, 0.0, 1e6)
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """How the loop runs. Intervals count iterations; 0 switches one off (last one excepted).
+
+    ``precision`` ``auto``: bf16 where the device computes it quickly, else fp32. ``batch_size``
+    counts samples over all processes. ``device`` ``auto``: the GPU when there is one.
+    """
+
+    iterations: int = 10000
+    batch_size: int = 16
+    seed: int = 0
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    threads: int = 0
+    ema_decay: float = 0.999
+    log_every: int = 20
+    validate_every: int = 1000
+    checkpoint_every: int = 500
+    progress_bar: bool = True
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        _check_range("iterations", self.iterations, 1, 10**9)
+        _check_range("batch_size", self.batch_size, 1, 65536)
+        _check_range("seed", self.seed, 0, 2**31 - 1)
+        _check_range("threads", self.threads, 0, 1024)
+        _check(0.0 <= self.ema_decay < 1.0, "ema_decay", self.ema_decay, "0 to below 1 (0 = off)")
+        _check_range("log_every", self.log_every, 1, 10**9)
+        for name in ("validate_every", "checkpoint_every"):
+            _check_range(name, getattr(self, name), 0, 10**9)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run.
+
+    ``object_votes`` votes for the eight corners of each object's 3D box, on crops around one
+    object; ``object_detector`` votes for the two corners of its 2D box, on the whole frame.
+    """
+
+    data: DataConfig
+    task: Literal["object_votes", "object_detector"] = "object_votes"
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        expected = 8 if self.task == "object_votes" else 2
+        if self.model.num_keypoints is None:
+            model = dataclasses.replace(self.model, num_keypoints=expected)
+            object.__setattr__(self, "model", model)
+        _check(self.model.num_keypoints == expected, "model.num_keypoints",
+               self.model.num_keypoints, f"{expected} for the task {self.task}")
+        if self.data.objects and self.model.num_classes is not None:
+            _check(self.model.num_classes == len(self.data.objects), "model.num_classes",
+                   self.model.num_classes, f"{len(self.data.objects)}, as data.objects has names")
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:
+    """Read a training configuration; ``overrides`` are ``a.b=value`` texts."""
+    return strict.load(TrainConfig, path, overrides)
+
+
+def from_dict(data: dict, source: str = "configuration") -> TrainConfig:
+    """Configuration from plain data, such as a checkpoint's ``config``."""
+    return strict.from_dict(TrainConfig, data, source)
+
+
+def to_dict(config: TrainConfig) -> dict:
+    """Plain data of a configuration, for YAML, JSON and checkpoints."""
+    return strict.to_dict(config)
+
+
+def save_config(config: TrainConfig, path: str | Path) -> None:
+    """Write the configuration as YAML."""
+    strict.save(config, path)
