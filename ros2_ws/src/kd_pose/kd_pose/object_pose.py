@@ -1,0 +1,366 @@
+"""Images in, object poses out.
+
+find regions -> crop -> one batch -> decode -> PnP, for every object of a frame. No ROS, no state
+between frames: tracking is built on top.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import Sequence
+
+import numpy as np
+
+from kd_pose.boxes import decode_boxes, iou, points_box, xyxy_from_xywh
+from kd_pose.camera import Camera
+from kd_pose.crop import apply_affine, box_affine, invert_affine, letterbox_affine
+from kd_pose.geometry import box_corners, transform_points
+from kd_pose.manifest import Manifest, ModelFileError, ObjectSpec
+from kd_pose.pnp import PnPResult, pose_covariance, solve_pnp
+from kd_pose.results import STAGES, Detection2D, ObjectPose, ObjectPoseFrame
+from kd_pose.vote_network import VoteNetwork
+from kd_pose.votes import VoteInstance
+
+# Two results of one class are one object when their projected boxes overlap by more than this ...
+DUPLICATE_IOU = 0.7
+# ... or their origins are nearer to each other than this share of the object's diameter.
+DUPLICATE_DISTANCE = 0.1
+# The group of votes taken for a box must overlap it at least this much, else it is another object.
+MIN_GROUP_OVERLAP = 0.1
+
+
+@dataclass(frozen=True)
+class ObjectPoseOptions:
+    """What may be changed while running.
+
+    score_threshold, detector_score_threshold: cells below are not used; None = the manifest's.
+    max_instances: objects per image at most.
+    min_inliers: votes that must agree on a pose; there are up to 8 per cell.
+    max_reprojection_error_px: how far a vote may be from the pose that explains it, in pixels of
+        the *network's input*: what the network can resolve, whether the object is near or far.
+    target_objects: names of the objects looked for; empty = all.
+    """
+
+    score_threshold: float | None = None
+    detector_score_threshold: float | None = None
+    max_instances: int = 20
+    min_inliers: int = 6
+    max_reprojection_error_px: float = 6.0
+    target_objects: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target_objects", tuple(self.target_objects))
+        for name in ("score_threshold", "detector_score_threshold"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} must be 0 to 1, got {value}")
+        if self.max_instances < 1:
+            raise ValueError(f"max_instances must be at least 1, got {self.max_instances}")
+        if self.min_inliers < 4:
+            raise ValueError(f"min_inliers must be at least 4, got {self.min_inliers}")
+        if not self.max_reprojection_error_px > 0:
+            raise ValueError(
+                f"max_reprojection_error_px must be positive, got {self.max_reprojection_error_px}"
+            )
+
+
+class ObjectPoseEstimator:
+    """A pose model and, if wanted, its detector.
+
+    Raises ModelFileError (a ValueError that names the file), BackendError, ValueError for options.
+    Not for several threads at once, except that `options` may be set from any.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike,
+        detector_path: str | os.PathLike | None = None,
+        *,
+        backend: str = "auto",
+        device: str = "auto",
+        precision: str = "fp32",
+        threads: int = 0,
+        options: ObjectPoseOptions | None = None,
+    ) -> None:
+        engine = dict(backend=backend, device=device, precision=precision, threads=threads)
+        self._network = VoteNetwork(model_path, "object_votes", **engine)
+        self._detector: VoteNetwork | None = None
+        if detector_path:
+            self._detector = VoteNetwork(detector_path, "object_detector", **engine)
+            if not set(self._detector.names) & set(self._network.names):
+                raise ModelFileError(
+                    f"{detector_path}: detects {', '.join(self._detector.names)}, none of which "
+                    f"{model_path} knows ({', '.join(self._network.names)})"
+                )
+        self._class_of = {name: index for index, name in enumerate(self._network.names)}
+        self._corners = [box_corners(spec.box_min, spec.box_max) for spec in self.objects]
+        self.options = options or ObjectPoseOptions()
+
+    @property
+    def manifest(self) -> Manifest:
+        return self._network.manifest
+
+    @property
+    def objects(self) -> tuple[ObjectSpec, ...]:
+        return self._network.manifest.objects
+
+    @property
+    def has_detector(self) -> bool:
+        return self._detector is not None
+
+    @property
+    def description(self) -> str:
+        """Engine, device and precision in words."""
+        return self._network.session.description
+
+    @property
+    def options(self) -> ObjectPoseOptions:
+        return self._options
+
+    @options.setter
+    def options(self, value: ObjectPoseOptions) -> None:
+        unknown = [name for name in value.target_objects if name not in self._class_of]
+        if unknown:
+            raise ValueError(
+                f"target_objects: unknown {', '.join(unknown)}; "
+                f"the model knows {', '.join(self._class_of)}"
+            )
+        self._options = value
+
+    def warm_up(self, n: int = 1) -> None:
+        """Run every network `n` times on zeros."""
+        self._network.warm_up(n)
+        if self._detector is not None:
+            self._detector.warm_up(n)
+
+    def close(self) -> None:
+        """Give memory back. The estimator cannot be used afterwards."""
+        self._network.close()
+        if self._detector is not None:
+            self._detector.close()
+
+    def detect(self, image: np.ndarray, channel_order: str = "bgr") -> list[Detection2D]:
+        """Boxes of the whole image uint8 (H, W, 3), best first; ValueError without a detector.
+
+        Only classes that are looked for and that the pose model knows.
+        """
+        if self._detector is None:
+            raise ValueError("no detector was loaded: give boxes, or a detector model")
+        _check_image(image)
+        options, detector = self.options, self._detector
+        wanted = set(options.target_objects or self._class_of)
+        classes = [index for index, name in enumerate(detector.names) if name in wanted]
+        height, width = image.shape[:2]
+        M = letterbox_affine((width, height), detector.manifest.input_size)
+        scores, offsets = detector.run(detector.prepare(image, [M], channel_order))
+        instances = detector.decode(
+            scores[0],
+            offsets[0],
+            score_threshold=options.detector_score_threshold,
+            max_instances=options.max_instances,
+            classes=classes,
+        )
+        return decode_boxes(instances, M, detector.names)
+
+    def estimate(
+        self,
+        image: np.ndarray,
+        camera: Camera,
+        *,
+        channel_order: str = "bgr",
+        boxes: Sequence[Detection2D] | None = None,
+    ) -> ObjectPoseFrame:
+        """Poses of the objects in `boxes`, or of those that the detector finds.
+
+        image: uint8 (H, W, 3) as delivered, i.e. distorted as `camera` says.
+        boxes: regions of the image with the class of each; classes that the model does not know
+            are counted in `ignored_boxes`. An empty sequence means that there is nothing.
+        Raises ValueError for an image or camera that cannot be used.
+        """
+        _check_image(image)
+        if not camera.is_calibrated:
+            raise ValueError("K[0] is 0: the camera is not calibrated, so there are no poses")
+        if (camera.width, camera.height) != (image.shape[1], image.shape[0]):
+            raise ValueError(
+                f"the image is {image.shape[1]}x{image.shape[0]}, but the camera is calibrated "
+                f"for {camera.width}x{camera.height}"
+            )
+        options, clock = self.options, _Stopwatch()
+        if boxes is None:
+            boxes = self.detect(image, channel_order)
+        clock.lap("detector")
+        detections, ignored = self._relevant(boxes, options)
+        frame = ObjectPoseFrame(detections=detections, timing_ms=clock.ms, ignored_boxes=ignored)
+        if not detections:
+            return frame
+        manifest = self.manifest
+        affines = [
+            box_affine(item.box_xywh, manifest.input_size, manifest.crop_pad)
+            for item in detections
+        ]
+        batch = self._network.prepare(image, affines, channel_order)
+        clock.lap("crop")
+        scores, offsets = self._network.run(batch)
+        clock.lap("network")
+        groups = [
+            self._group_of(detection, M, scores[row], offsets[row], options)
+            for row, (detection, M) in enumerate(zip(detections, affines))
+        ]
+        clock.lap("decode")
+        objects = [
+            self._pose(detection, M, group, camera, options)
+            for detection, M, group in zip(detections, affines, groups)
+            if group is not None
+        ]
+        frame.objects = suppress_duplicates([item for item in objects if item is not None])
+        clock.lap("pose")
+        return frame
+
+    def _relevant(
+        self, boxes: Sequence[Detection2D], options: ObjectPoseOptions
+    ) -> tuple[list[Detection2D], int]:
+        """Boxes that are looked at, best first, and how many had an unknown class."""
+        known = [item for item in boxes if item.class_id in self._class_of]
+        ignored = len(boxes) - len(known)
+        wanted = set(options.target_objects or self._class_of)
+        usable = []
+        for item in known:
+            box = np.asarray(item.box_xywh, dtype=np.float64)
+            if item.class_id in wanted and np.isfinite(box).all() and box[2:].min() > 0:
+                usable.append(item)
+        usable.sort(key=lambda item: -item.score)
+        return usable[: options.max_instances], ignored
+
+    def _group_of(
+        self,
+        detection: Detection2D,
+        M: np.ndarray,
+        scores: np.ndarray,
+        offsets: np.ndarray,
+        options: ObjectPoseOptions,
+    ) -> VoteInstance | None:
+        """The votes for the object that the box is about: a crop may show its neighbour too."""
+        instances = self._network.decode(
+            scores,
+            offsets,
+            score_threshold=options.score_threshold,
+            max_instances=options.max_instances,
+            classes=[self._class_of[detection.class_id]],
+        )
+        if not instances:
+            return None
+        box = apply_affine(M, xyxy_from_xywh(detection.box_xywh).reshape(2, 2)).reshape(4)
+        overlaps = iou(box, np.array([instance.box_xyxy for instance in instances]))
+        best = int(np.argmax(overlaps))
+        return instances[best] if overlaps[best] >= MIN_GROUP_OVERLAP else None
+
+    def _pose(
+        self,
+        detection: Detection2D,
+        M: np.ndarray,
+        group: VoteInstance,
+        camera: Camera,
+        options: ObjectPoseOptions,
+    ) -> ObjectPose | None:
+        index = group.class_index
+        corners = self._corners[index]
+        cells, count = group.points.shape[:2]
+        points2d = camera.undistort(apply_affine(invert_affine(M), group.points.reshape(-1, 2)))
+        points3d = np.tile(corners, (cells, 1))
+        weights = np.repeat(group.weights, count)
+        result = solve_pnp(
+            points3d,
+            points2d,
+            camera.K,
+            weights=weights,
+            max_error_px=options.max_reprojection_error_px / M[0, 0],
+            min_inliers=options.min_inliers,
+        )
+        if result is None:
+            return None
+        explained = result.inliers.reshape(cells, count)
+        return ObjectPose(
+            class_id=self._network.names[index],
+            score=_score(detection, group, result, weights),
+            T_cam_obj=result.T_cam_obj,
+            covariance=self._covariance(points3d, points2d, camera, result, explained),
+            spec=self.objects[index],
+            keypoints_xy=camera.project(transform_points(result.T_cam_obj, corners)),
+            keypoint_scores=np.average(explained, axis=0, weights=group.weights),
+            reprojection_error_px=result.reprojection_error_px,
+            inliers=int(np.count_nonzero(result.inliers)),
+        )
+
+    def _covariance(
+        self,
+        points3d: np.ndarray,
+        points2d: np.ndarray,
+        camera: Camera,
+        result: PnPResult,
+        explained: np.ndarray,
+    ) -> np.ndarray | None:
+        """Covariance (6, 6), or None where the model's was not calibrated.
+
+        All cells see one image, so their votes for a corner count as one measurement.
+        """
+        scale = self.manifest.covariance_scale
+        if not scale > 0:
+            return None
+        covariance = pose_covariance(
+            points3d,
+            points2d,
+            camera.K,
+            result.T_cam_obj,
+            result.inliers,
+            effective_points=int(np.count_nonzero(explained.any(axis=0))),
+        )
+        return None if covariance is None else scale * covariance
+
+
+def suppress_duplicates(objects: Sequence[ObjectPose]) -> list[ObjectPose]:
+    """Best first, each object once: see `DUPLICATE_IOU` and `DUPLICATE_DISTANCE`."""
+    kept: list[ObjectPose] = []
+    for item in sorted(objects, key=lambda item: -item.score):
+        if not any(_same_object(item, other) for other in kept):
+            kept.append(item)
+    return kept
+
+
+def _same_object(a: ObjectPose, b: ObjectPose) -> bool:
+    if a.class_id != b.class_id:
+        return False
+    distance = np.linalg.norm(a.T_cam_obj[:3, 3] - b.T_cam_obj[:3, 3])
+    if distance < DUPLICATE_DISTANCE * a.spec.diameter:
+        return True
+    overlap = iou(points_box(a.keypoints_xy), points_box(b.keypoints_xy))[0]
+    return bool(overlap > DUPLICATE_IOU)
+
+
+def _score(
+    detection: Detection2D, group: VoteInstance, result: PnPResult, weights: np.ndarray
+) -> float:
+    """Geometric mean of the detector's and the votes' scores, times the share of the vote weight
+    that the pose explains; 0..1."""
+    explained = float(weights[result.inliers].sum() / weights.sum())
+    certainty = max(0.0, float(detection.score)) * max(0.0, float(group.score))
+    return min(1.0, float(np.sqrt(certainty))) * explained
+
+
+def _check_image(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
+
+
+class _Stopwatch:
+    """Milliseconds by stage; stages that do not run stay 0."""
+
+    def __init__(self) -> None:
+        self.ms = dict.fromkeys(STAGES, 0.0)
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self.ms[stage] += 1e3 * (now - self._last)
+        self._last = now
