@@ -205,6 +205,8 @@ class TrainerConfig:
 
     ``precision`` ``auto``: bf16 where the device computes it quickly, else fp32. ``batch_size``
     counts samples over all processes. ``device`` ``auto``: the GPU when there is one.
+    ``channels_last`` left empty: on where it is quicker (GPUs, and fp32 on CPUs).
+    ``threads`` 0 leaves torch's own choice.
     """
 
     iterations: int = 10000
@@ -212,7 +214,7 @@ class TrainerConfig:
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    channels_last: bool = True
+    channels_last: Optional[bool] = None
     compile: bool = False
     threads: int = 0
     ema_decay: float = 0.999

@@ -1,0 +1,107 @@
+"""Training step of the vote networks: a batch becomes named loss terms and figures to watch.
+
+Serves both tasks: eight box corners with the 3D-space reprojection loss (object_votes) and two
+corners of the image box with a smooth L1 loss (object_detector).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kd_pose_training.config import LossConfig
+from kd_pose_training.data.batch import VoteBatch
+from kd_pose_training.engine.distributed import mean_over_processes
+from kd_pose_training.losses.box_votes import BoxVotesLoss
+from kd_pose_training.losses.focal import FocalLoss
+from kd_pose_training.losses.reprojection3d import Reprojection3DLoss
+from kd_pose_training.models.votenet import VoteNet
+
+TASKS = ("object_votes", "object_detector")
+
+
+class VotesTask(nn.Module):
+    """Network and losses of one task.
+
+    Args:
+        network: the network to train.
+        input_size: (width, height) of the images, pixels.
+        task: ``object_votes`` or ``object_detector``.
+    """
+
+    def __init__(self, network: VoteNet, input_size: tuple[int, int], loss: LossConfig,
+                 task: str = "object_votes") -> None:
+        super().__init__()
+        if task not in TASKS:
+            raise ValueError(f"task is {task!r}; allowed: {', '.join(TASKS)}")
+        self.network, self.task, self.config = network, task, loss
+        self.weights = loss.weights
+        grid = network.grid(input_size)
+        self.register_buffer("centers", _tensor(grid.centers), persistent=False)
+        self.register_buffer("anchors", _tensor(grid.anchors), persistent=False)
+        self.focal = FocalLoss(loss.focal_gamma, loss.focal_alpha)
+        self.votes = (Reprojection3DLoss if task == "object_votes" else BoxVotesLoss)(loss.knee)
+
+    def forward(self, batch: VoteBatch) -> dict[str, Tensor]:
+        return self.step(batch)
+
+    def step(self, batch: VoteBatch) -> dict[str, Tensor]:
+        """Terms ``class`` and ``vote``; the rest is for watching, see :meth:`terms`."""
+        return self.terms(self.network, batch)
+
+    def terms(self, network: nn.Module, batch: VoteBatch) -> dict[str, Tensor]:
+        """Scalars of a batch for any network of this shape (such as the averaged one).
+
+        ``class`` and ``vote``: losses. ``vote_px``: mean distance of the positive cells' votes to
+        the truth in input pixels; ``vote_relative``: the same in object sizes; ``score``: mean
+        score of the positive cells' own class; ``positives``: their number per image.
+
+        Raises:
+            ValueError: the batch does not fit the network's cells.
+        """
+        logits, offsets = network(batch.images)
+        if batch.cell_class.shape != logits.shape[:2]:
+            raise ValueError(f"batch has cells {tuple(batch.cell_class.shape)}, the network "
+                             f"{tuple(logits.shape[:2])}; input size or strides differ")
+        image, cell = torch.nonzero(batch.cell_class >= 0, as_tuple=True)
+        label = batch.cell_class[image, cell]
+        instance = batch.cell_instance[image, cell]
+        points = (self.centers[cell][:, None]
+                  + offsets[image, cell, label].float() * self.anchors[cell][:, None, None])
+        vote, member = self._vote_loss(points, batch, image, instance)
+        scale = self._scale(len(cell), logits.device)
+        result = {"class": self.focal(logits, batch.cell_class) / scale, "vote": vote / scale}
+        with torch.no_grad():
+            result.update(_figures(points, logits[image, cell, label], batch, instance, member))
+        return result
+
+    def _vote_loss(self, points: Tensor, batch: VoteBatch, image: Tensor,
+                   instance: Tensor) -> tuple[Tensor, Tensor]:
+        if self.task == "object_votes":
+            return self.votes(points, batch.K_crop[image], batch.points_cam, batch.diameter,
+                              instance)
+        return self.votes(points, batch.points_px, batch.size_px, instance)
+
+    def _scale(self, positives: int, device: torch.device) -> Tensor | float:
+        """What both sums are divided by; an average over processes, so DDP changes nothing."""
+        if self.config.normaliser == "sum":
+            return 1.0
+        count = torch.tensor(float(positives), device=device)
+        if self.training:  # validation runs in the main process alone
+            count = mean_over_processes(count)
+        return count.clamp(min=1.0)
+
+
+def _figures(points: Tensor, logits: Tensor, batch: VoteBatch, instance: Tensor,
+             member: Tensor) -> dict[str, Tensor]:
+    count = max(len(instance), 1)
+    distance = (points - batch.points_px[instance, member]).norm(dim=-1).mean(-1)
+    size = batch.size_px.clamp(min=1.0)[instance]
+    per_image = torch.tensor(len(instance) / max(len(batch.images), 1), device=points.device)
+    return {"vote_px": distance.sum() / count, "vote_relative": (distance / size).sum() / count,
+            "score": logits.float().sigmoid().sum() / count, "positives": per_image}
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.tensor(array, dtype=torch.float32)
