@@ -161,7 +161,7 @@ class LossConfig:
     positive cells in the batch; ``sum`` leaves plain sums, as in the published recipe.
     """
 
-    class_weight: float = 1.0
+    class_weight: float = 0.1
     vote_weight: float = 1.0
     focal_gamma: float = 2.0
     focal_alpha: float = 0.25

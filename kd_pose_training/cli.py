@@ -1,0 +1,73 @@
+"""``kd-pose-train``: one command with a subcommand for every step from meshes to a model.
+
+Mistakes of the user (a wrong key, a missing file, a full disk) end in one clear line and exit
+status 2; ``--debug`` shows where they came from. A subcommand's module is imported only to add
+its options and imports its heavy parts when it runs, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from typing import Optional, Sequence
+
+COMMAND_MODULES = ("synth_objects", "make_objects", "train", "evaluate", "export")
+
+_EPILOG = """\
+from meshes to a model on a robot:
+  kd-pose-train make-objects --help           meshes of this project's own objects
+  kd-pose-train synth-objects --help          render meshes into a BOP-format training set
+  kd-pose-train train config/training/object_student.yaml -o runs/student
+  kd-pose-train evaluate --help               ADD, ADD-S and reprojection error on a BOP folder
+  kd-pose-train export --help                 one .onnx file with everything a node needs inside
+
+Every subcommand has its own --help with examples.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Parser with all subcommands; a chosen one sets ``run``, called with the arguments."""
+    parser = argparse.ArgumentParser(
+        prog="kd-pose-train", description="Train, check and export compact 6D pose networks.",
+        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--debug", action="store_true",
+                        help="show the full traceback of an error")
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND",
+                                       required=True)
+    for name in COMMAND_MODULES:
+        module = f"kd_pose_training.commands.{name}"
+        try:
+            add_parser = importlib.import_module(module).add_parser
+        except ModuleNotFoundError as error:
+            if error.name != module:
+                raise
+            continue
+        add_parser(subparsers)
+    return parser
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Run the command line; returns the exit status (0, 2 user error, 130 interrupted)."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except (ValueError, OSError, ImportError) as error:
+        if options.debug:
+            raise
+        print(f"kd-pose-train {options.command}: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
+
+
+if __name__ == "__main__":
+    sys.exit(main())

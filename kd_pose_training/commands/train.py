@@ -1,0 +1,268 @@
+"""``kd-pose-train train``: a configuration and BOP folders become a trained network.
+
+The output folder holds config.yaml, last.pt, best.pt, log.jsonl and tensorboard events. Every
+checkpoint carries the configuration and the objects' boxes, so that evaluation and export need
+nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
+
+if TYPE_CHECKING:
+    from kd_pose_training.config import TrainConfig
+    from kd_pose_training.tasks.object_votes import VotesTask
+
+_EPILOG = """\
+examples:
+  kd-pose-train train config/training/object_student.yaml -o runs/student
+  kd-pose-train train config/training/object_detector.yaml -o runs/detector \\
+      --set trainer.iterations=5000 --set optim.lr=5e-4
+  kd-pose-train train config/training/object_student.yaml -o runs/student --resume
+  torchrun --nproc-per-node 2 -m kd_pose_training.cli train config/... -o runs/two
+  tensorboard --logdir runs
+
+Ctrl-C saves a checkpoint and stops; --resume goes on exactly where it was.
+"""
+
+# What may differ between a run and its continuation: nothing that changes the losses.
+_FREE_KEYS = {
+    "data": {"num_workers", "cache"},
+    "trainer": {"device", "threads", "log_every", "validate_every", "checkpoint_every",
+                "progress_bar", "tensorboard", "compile"},
+}
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand ``train``."""
+    parser = subparsers.add_parser(
+        "train", help="train a network on BOP folders", epilog=_EPILOG,
+        description="Train a vote network (poses or detector) as a configuration file says.",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="YAML file, see config/training/")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER",
+                        help="new folder for checkpoints and logs")
+    parser.add_argument("--set", dest="overrides", action="append", default=[],
+                        metavar="KEY=VALUE", help="change one setting, e.g. trainer.seed=1")
+    parser.add_argument("--resume", action="store_true",
+                        help="continue the run in FOLDER from its last checkpoint")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from kd_pose_training.config import load_config
+    path = train(load_config(options.config, options.overrides), options.output, options.resume)
+    print(path)
+    return 0
+
+
+def train(config: "TrainConfig", output_dir: str | Path, resume: bool = False) -> Path:
+    """Train as configured and return the path of the last checkpoint.
+
+    Args:
+        config: the run. Objects and number of classes left open are filled in from the data.
+        output_dir: new or empty folder; with ``resume`` the folder of the run to continue.
+
+    Raises:
+        ValueError: the folder is not empty and ``resume`` is off, the checkpoint belongs to
+            another configuration, or data and configuration do not fit together.
+    """
+    from kd_pose_training.data.batch import collate
+    from kd_pose_training.data.object_dataset import ObjectVoteDataset
+    from kd_pose_training.engine import checkpoint, distributed
+    from kd_pose_training.engine.trainer import Trainer
+
+    folder = Path(output_dir)
+    with distributed.process_group(config.trainer.device) as world:
+        if world.is_main:
+            prepare_folder(folder, resume)
+        distributed.barrier()
+        datasets = open_datasets(config.data.train, config.data.objects)
+        config, specs = resolve(config, datasets)
+        header = make_header(config, specs)
+        task = build_task(config)
+        grid = task.network.grid(config.data.input_size)
+        train_set = ObjectVoteDataset(datasets, config, grid, True)
+        validate = None
+        if config.data.val and world.is_main:
+            val_sets = open_datasets(config.data.val, config.data.objects)
+            validate = make_validation(
+                task, ObjectVoteDataset(val_sets, config, grid, False), config)
+        trainer = Trainer(task, train_set, collate, config.trainer, config.optim, folder,
+                          header=header, world=world, num_workers=config.data.num_workers,
+                          validate=validate)
+        last = folder / checkpoint.LAST
+        if resume and last.exists():
+            check_same_run(header, checkpoint.load_checkpoint(last), last)
+            trainer.resume(last)
+        if world.is_main:
+            _save_config(config, folder)
+        return trainer.run()
+
+
+def prepare_folder(folder: Path, resume: bool) -> None:
+    """Make the output folder, or refuse one that holds something.
+
+    Raises:
+        ValueError: it is not empty (without ``resume``), or absent (with it).
+    """
+    if resume:
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: there is no run to resume")
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: exists and is not empty; choose another folder, or "
+                         "--resume to continue the run in it")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def open_datasets(entries: Sequence[str], objects: Sequence[str]) -> list:
+    """BOP splits of ``root:split`` texts, limited to the named objects (empty = all)."""
+    from kd_pose_training.config import split_folder
+    from kd_pose_training.data.bop import BopDataset
+    return [BopDataset(*split_folder(entry), objects=tuple(objects) or None)
+            for entry in entries]
+
+
+def resolve(config: "TrainConfig", datasets: Sequence[Any]) -> tuple["TrainConfig", list]:
+    """Fill in object names and the number of classes; also the objects' specs in that order.
+
+    Raises:
+        ValueError: a named object is in none of the folders, or the classes do not fit.
+    """
+    found: dict[str, Any] = {}
+    for dataset in datasets:
+        for _, model in sorted(dataset.models.items()):
+            found.setdefault(model.name, model.spec)
+    names = config.data.objects or tuple(found)
+    missing = [name for name in names if name not in found]
+    if missing:
+        raise ValueError(f"data.objects: {', '.join(missing)} not in the training folders; "
+                         f"there are {', '.join(found)}")
+    classes = config.model.num_classes or len(names)
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, objects=tuple(names)),
+        model=dataclasses.replace(config.model, num_classes=classes))
+    return config, [found[name] for name in names]
+
+
+def make_header(config: "TrainConfig", specs: Sequence[Any]) -> dict:
+    """What every checkpoint carries besides weights: plain ``config`` and ``objects``."""
+    from kd_pose_training.config import to_dict
+    from kd_pose_training.strict import to_dict as plain
+    return {"config": to_dict(config), "objects": [plain(spec) for spec in specs]}
+
+
+def build_task(config: "TrainConfig") -> "VotesTask":
+    """Network (from the seed, or from ``model.weights``) with its losses."""
+    import torch
+
+    from kd_pose_training.models import build_model
+    from kd_pose_training.tasks.object_votes import VotesTask
+    torch.manual_seed(config.trainer.seed)
+    network = build_model(config.model)
+    if config.model.weights:
+        load_start_weights(network, config.model.weights)
+    return VotesTask(network, config.data.input_size, config.loss, config.task)
+
+
+def load_start_weights(network: Any, path: str) -> None:
+    """Start from another run's averaged weights; layers of another shape keep their own start.
+
+    Raises:
+        ValueError: not a checkpoint, or no layer of its backbone fits.
+    """
+    from kd_pose_training.engine.checkpoint import load_checkpoint
+    weights = averaged_weights(load_checkpoint(path))
+    mine = network.state_dict()
+    fitting = {k: v for k, v in weights.items() if k in mine and mine[k].shape == v.shape}
+    if not any(key.startswith("backbone.") for key in fitting):
+        raise ValueError(f"model.weights: {path} holds no backbone that fits this network")
+    network.load_state_dict(fitting, strict=False)
+
+
+def averaged_weights(state: Mapping[str, Any]) -> dict:
+    """The weights to use of a checkpoint: the averaged ones where there are any."""
+    return state["average"]["network"] if state["average"] else state["network"]
+
+
+def load_network(path: str | Path) -> tuple[Any, "TrainConfig", list[dict]]:
+    """Network in eval mode (averaged weights), configuration and object specs of a checkpoint.
+
+    Raises:
+        ValueError: see :func:`kd_pose_training.engine.checkpoint.load_checkpoint`.
+    """
+    from kd_pose_training.config import from_dict
+    from kd_pose_training.engine.checkpoint import load_checkpoint
+    from kd_pose_training.models import build_model
+    state = load_checkpoint(path)
+    config = from_dict(state["config"], str(path))
+    network = build_model(config.model)
+    network.load_state_dict(averaged_weights(state))
+    return network.eval(), config, state["objects"]
+
+
+def check_same_run(header: Mapping[str, Any], state: Mapping[str, Any], path: Path) -> None:
+    """Refuse to resume with settings that would change the course of the run.
+
+    Raises:
+        ValueError: names every differing key with both values.
+    """
+    old, new = _flatten(state["config"]), _flatten(header["config"])
+    free = {f"{section}.{key}" for section, keys in _FREE_KEYS.items() for key in keys}
+    changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+               for key in sorted(old.keys() | new.keys())
+               if old.get(key) != new.get(key) and key not in free]
+    if changed:
+        raise ValueError(f"{path}: was trained with other settings: {'; '.join(changed)}")
+    if list(state["objects"]) != list(header["objects"]):
+        raise ValueError(f"{path}: the objects' models have changed since the run was started")
+
+
+def make_validation(task: "VotesTask", dataset: Any,
+                    config: "TrainConfig") -> Callable[[Any], Mapping[str, float]]:
+    """Function of a network: its averaged terms over the same validation samples every time."""
+    from kd_pose_training.data.batch import collate
+    from kd_pose_training.engine.sampler import sample_seed
+    from kd_pose_training.engine.trainer import init_worker
+    from torch.utils.data import DataLoader
+
+    count = min(len(dataset), config.data.max_val_samples or len(dataset))
+    if not count:
+        raise ValueError("the validation set is empty: no sample passed the data settings")
+    # Spread over the set: neighbours are often of one scene.
+    chosen = [(i * len(dataset) // count, sample_seed(0, i)) for i in range(count)]
+    size = config.trainer.batch_size
+    batches = [chosen[i:i + size] for i in range(0, count, size)]
+
+    def validate(network: Any) -> dict[str, float]:
+        import torch
+        device = task.centers.device
+        loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate,
+                            num_workers=config.data.num_workers, worker_init_fn=init_worker,
+                            generator=torch.Generator().manual_seed(0))
+        sums: dict[str, float] = {}
+        task.eval()
+        for samples, batch in zip(batches, loader):
+            for key, value in task.terms(network, batch.to(device)).items():
+                sums[key] = sums.get(key, 0.0) + float(value) * len(samples)
+        values = {key: value / count for key, value in sums.items()}
+        values["total"] = sum(values[key] * weight for key, weight in task.weights.items())
+        return values
+
+    return validate
+
+
+def _flatten(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    return {k: v for key, item in value.items()
+            for k, v in _flatten(item, f"{path}.{key}" if path else key).items()}
+
+
+def _save_config(config: "TrainConfig", folder: Path) -> None:
+    from kd_pose_training.config import save_config
+    save_config(config, folder / "config.yaml")
