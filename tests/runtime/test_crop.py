@@ -126,3 +126,26 @@ def test_bad_arguments():
         normalise(np.zeros((4, 4, 3), np.float32), MEAN, STD)
     with pytest.raises(ValueError, match="uint8"):
         normalise(np.zeros((4, 4), np.uint8), MEAN, STD)
+
+
+def test_batch_equals_the_plain_warp_for_any_affine():
+    """crop_batch warps a four-channel copy of the region; not a value may differ for that."""
+    image, size = picture(240, 320), (96, 80)
+    rng = np.random.default_rng(0)
+    for turn in range(60):
+        angle = rng.uniform(-3, 3) * (turn % 2)
+        A = rng.uniform(0.2, 5) * np.array(
+            [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        )
+        centre = rng.uniform((-50, -50), (370, 290))  # some reach over the edge, some lie outside
+        M = np.hstack([A, (np.array([48, 40]) - A @ centre)[:, None]])
+        expected = normalise(warp(image, M, size), MEAN, STD, True)
+        assert np.array_equal(crop_batch(image, [M], size, MEAN, STD, True)[0], expected)
+
+
+def test_batches_of_images_of_several_sizes_do_not_mix():
+    for shape in ((90, 120), (60, 200), (90, 120)):
+        image = picture(*shape, seed=shape[0])
+        M = box_affine((10, 10, 30, 30), (40, 40))
+        expected = normalise(warp(image, M, (40, 40)), MEAN, STD)
+        assert np.array_equal(crop_batch(image, [M], (40, 40), MEAN, STD)[0], expected)
