@@ -9,9 +9,10 @@ pixels, written (width, height).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Optional, Sequence
+from typing import Any, Literal
 
 from kd_pose_training import strict
 
@@ -131,8 +132,8 @@ class ModelConfig:
     head_depth: int = 4
     fpn_channels: int = 0
     anchor_scale: float = 4.0
-    num_classes: Optional[int] = None
-    num_keypoints: Optional[int] = None
+    num_classes: int | None = None
+    num_keypoints: int | None = None
     weights: str = ""
 
     def __post_init__(self) -> None:
@@ -205,7 +206,6 @@ class TrainerConfig:
 
     ``precision`` ``auto``: bf16 where the device computes it quickly, else fp32. ``batch_size``
     counts samples over all processes. ``device`` ``auto``: the GPU when there is one.
-    ``channels_last`` left empty: on where it is quicker (GPUs, and fp32 on CPUs).
     ``threads`` 0 leaves torch's own choice.
     """
 
@@ -214,7 +214,7 @@ class TrainerConfig:
     seed: int = 0
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    channels_last: Optional[bool] = None
+    channels_last: bool = True
     compile: bool = False
     threads: int = 0
     ema_decay: float = 0.999

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kd_pose_training.config import TrainConfig
@@ -59,7 +60,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def train(config: "TrainConfig", output_dir: str | Path, resume: bool = False) -> Path:
+def train(config: TrainConfig, output_dir: str | Path, resume: bool = False) -> Path:
     """Train as configured and return the path of the last checkpoint.
 
     Args:
@@ -127,7 +128,7 @@ def open_datasets(entries: Sequence[str], objects: Sequence[str]) -> list:
             for entry in entries]
 
 
-def resolve(config: "TrainConfig", datasets: Sequence[Any]) -> tuple["TrainConfig", list]:
+def resolve(config: TrainConfig, datasets: Sequence[Any]) -> tuple[TrainConfig, list]:
     """Fill in object names and the number of classes; also the objects' specs in that order.
 
     Raises:
@@ -149,14 +150,14 @@ def resolve(config: "TrainConfig", datasets: Sequence[Any]) -> tuple["TrainConfi
     return config, [found[name] for name in names]
 
 
-def make_header(config: "TrainConfig", specs: Sequence[Any]) -> dict:
+def make_header(config: TrainConfig, specs: Sequence[Any]) -> dict:
     """What every checkpoint carries besides weights: plain ``config`` and ``objects``."""
     from kd_pose_training.config import to_dict
     from kd_pose_training.strict import to_dict as plain
     return {"config": to_dict(config), "objects": [plain(spec) for spec in specs]}
 
 
-def build_task(config: "TrainConfig") -> "VotesTask":
+def build_task(config: TrainConfig) -> VotesTask:
     """Network (from the seed, or from ``model.weights``) with its losses."""
     import torch
 
@@ -189,7 +190,7 @@ def averaged_weights(state: Mapping[str, Any]) -> dict:
     return state["average"]["network"] if state["average"] else state["network"]
 
 
-def load_network(path: str | Path) -> tuple[Any, "TrainConfig", list[dict]]:
+def load_network(path: str | Path) -> tuple[Any, TrainConfig, list[dict]]:
     """Network in eval mode (averaged weights), configuration and object specs of a checkpoint.
 
     Raises:
@@ -222,13 +223,14 @@ def check_same_run(header: Mapping[str, Any], state: Mapping[str, Any], path: Pa
         raise ValueError(f"{path}: the objects' models have changed since the run was started")
 
 
-def make_validation(task: "VotesTask", dataset: Any,
-                    config: "TrainConfig") -> Callable[[Any], Mapping[str, float]]:
+def make_validation(task: VotesTask, dataset: Any,
+                    config: TrainConfig) -> Callable[[Any], Mapping[str, float]]:
     """Function of a network: its averaged terms over the same validation samples every time."""
+    from torch.utils.data import DataLoader
+
     from kd_pose_training.data.batch import collate
     from kd_pose_training.engine.sampler import sample_seed
     from kd_pose_training.engine.trainer import init_worker
-    from torch.utils.data import DataLoader
 
     count = min(len(dataset), config.data.max_val_samples or len(dataset))
     if not count:
@@ -263,6 +265,6 @@ def _flatten(value: Any, path: str = "") -> dict[str, Any]:
             for k, v in _flatten(item, f"{path}.{key}" if path else key).items()}
 
 
-def _save_config(config: "TrainConfig", folder: Path) -> None:
+def _save_config(config: TrainConfig, folder: Path) -> None:
     from kd_pose_training.config import save_config
     save_config(config, folder / "config.yaml")

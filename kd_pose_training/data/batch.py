@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,15 +33,15 @@ class VoteBatch:
     diameter: Tensor
     size_px: Tensor
 
-    def to(self, device: torch.device | str) -> "VoteBatch":
+    def to(self, device: torch.device | str) -> VoteBatch:
         """The batch on a device."""
         return self._map(lambda value: value.to(device, non_blocking=True))
 
-    def pin_memory(self) -> "VoteBatch":
+    def pin_memory(self) -> VoteBatch:
         """The batch in page-locked memory, for quick copies to a GPU."""
         return self._map(Tensor.pin_memory)
 
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "VoteBatch":
+    def _map(self, function: Callable[[Tensor], Tensor]) -> VoteBatch:
         names = (field.name for field in dataclasses.fields(self))
         return VoteBatch(**{name: function(getattr(self, name)) for name in names})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 
@@ -13,7 +12,7 @@ class Numerics:
     """How a network is computed: device, autocast type (None = float32) and layout."""
 
     device: torch.device
-    autocast: Optional[torch.dtype]
+    autocast: torch.dtype | None
     memory_format: torch.memory_format
 
     def context(self) -> torch.autocast:
@@ -27,7 +26,7 @@ class Numerics:
         return f"{self.device}, {str(self.autocast or torch.float32)[6:]}, {layout}"
 
 
-def choose_numerics(device: str, precision: str, channels_last: Optional[bool],
+def choose_numerics(device: str, precision: str, channels_last: bool,
                     local_rank: int = 0) -> Numerics:
     """Resolve ``auto`` settings for this machine.
 
@@ -44,9 +43,6 @@ def choose_numerics(device: str, precision: str, channels_last: Optional[bool],
         raise ValueError(f"trainer.precision fp16 needs a GPU, the device is {where}; "
                          "allowed here: auto, fp32, bf16")
     dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    if channels_last is None:
-        # Measured: with bf16 the CPU kernels re-order channels-last maps, which costs a fifth.
-        channels_last = where.type == "cuda" or dtype is None
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return Numerics(where, dtype, layout)
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import signal
 import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Optional
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,9 +60,9 @@ class Trainer:
     """
 
     def __init__(self, task: Task, train_set: Dataset, collate: Callable, config: TrainerConfig,
-                 optim: OptimConfig, folder: Path, *, header: Optional[dict] = None,
+                 optim: OptimConfig, folder: Path, *, header: dict | None = None,
                  world: distributed.World = distributed.World(), num_workers: int = 0,
-                 validate: Optional[Callable[[nn.Module], Mapping[str, float]]] = None,
+                 validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
                  best: str = "total") -> None:
         self.task, self.config, self.optim, self.folder = task, config, optim, Path(folder)
         self.header, self.world, self.validate, self.best = header or {}, world, validate, best
@@ -79,7 +80,7 @@ class Trainer:
         self.average = (AveragedWeights(task.network, config.ema_decay) if config.ema_decay
                         else None)
         self.iteration, self.best_score = 0, float("inf")
-        self._random: Optional[dict] = None
+        self._random: dict | None = None
         self._wrapped: nn.Module = task
 
     def resume(self, path: Path) -> None:
@@ -148,7 +149,7 @@ class Trainer:
             self._wrapped = nn.parallel.DistributedDataParallel(self.task, device_ids=ids)
         self.task.train()
 
-    def _open_log(self) -> Optional[RunLog]:
+    def _open_log(self) -> RunLog | None:
         if not self.world.is_main:
             return None
         log = RunLog(self.folder, self.iteration, self.config.iterations,
@@ -196,7 +197,7 @@ class Trainer:
         self.iteration += 1
         return terms, stopped
 
-    def _after_step(self, log: Optional[RunLog], meter: "_Meter") -> None:
+    def _after_step(self, log: RunLog | None, meter: _Meter) -> None:
         config, done = self.config, self.iteration
         last = done == config.iterations
         if log:
@@ -211,13 +212,13 @@ class Trainer:
         if config.checkpoint_every and done % config.checkpoint_every == 0 and not last:
             self._save(store.LAST)
 
-    def _finish(self, stopped: bool, log: Optional[RunLog]) -> None:
+    def _finish(self, stopped: bool, log: RunLog | None) -> None:
         if not stopped:
             self._validate(log)
         self._save(store.LAST)
 
     @torch.no_grad()
-    def _validate(self, log: Optional[RunLog]) -> None:
+    def _validate(self, log: RunLog | None) -> None:
         """Validate the averaged network in the main process; keep the best."""
         improved = False
         if self.validate is not None and log:

@@ -6,7 +6,7 @@ follow Redmon's Darknet reference networks (53: YOLOv3; tiny: the 1x1/3x3 "tiny"
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 

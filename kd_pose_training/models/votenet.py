@@ -7,7 +7,7 @@ K = 2 it is the detector. Named sizes are the short functions at the end.
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 

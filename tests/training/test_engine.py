@@ -208,13 +208,13 @@ def test_random_state_round_trip(tmp_path):
 
 def test_device_mistakes():
     with pytest.raises(ValueError, match="tpu9"):
-        choose_numerics("tpu9", "auto", None)
+        choose_numerics("tpu9", "auto", True)
     with pytest.raises(ValueError, match="fp16.*GPU"):
-        choose_numerics("cpu", "fp16", None)
+        choose_numerics("cpu", "fp16", True)
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="no GPU"):
-            choose_numerics("cuda", "auto", None)
-    assert choose_numerics("cpu", "fp32", None).autocast is None
+            choose_numerics("cuda", "auto", True)
+    assert choose_numerics("cpu", "fp32", True).autocast is None
 
 
 def test_incomplete_torchrun_variables_are_an_error(monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal, Optional
+from typing import Literal
 
 import pytest
 
@@ -27,7 +27,7 @@ class Outer:
     needed: int
     inner: Inner = dataclasses.field(default_factory=Inner)
     kind: Literal["a", "b"] = "a"
-    limit: Optional[int] = None
+    limit: int | None = None
     flag: bool = False
     where: Path = Path(".")
     table: dict[str, float] = dataclasses.field(default_factory=dict)

@@ -10,8 +10,12 @@ import torch
 from kd_pose.votes import BACKGROUND, IGNORE
 from kd_pose_training.losses.box_votes import BoxVotesLoss, box_votes_loss
 from kd_pose_training.losses.focal import focal_loss
-from kd_pose_training.losses.reprojection3d import (Reprojection3DLoss, ray_offsets,
-                                                    reprojection3d_loss, smooth_l1)
+from kd_pose_training.losses.reprojection3d import (
+    Reprojection3DLoss,
+    ray_offsets,
+    reprojection3d_loss,
+    smooth_l1,
+)
 
 torch.set_num_threads(1)
 K = torch.tensor([[500.0, 0.0, 100.0], [0.0, 400.0, 80.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
@@ -130,5 +134,5 @@ def test_no_positives_give_zero_with_a_graph(instances):
     logits = torch.zeros(1, 2, 3, requires_grad=True)
     cells = focal_loss(logits, torch.full((1, 2), IGNORE))
     (pose + box + cells).backward()
-    assert float(pose) == float(box) == float(cells) == 0.0
+    assert pose.item() == box.item() == cells.item() == 0.0
     assert votes.grad is not None and (logits.grad == 0).all()

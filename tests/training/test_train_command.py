@@ -1,0 +1,124 @@
+"""``kd-pose-train train`` from the command line to a checkpoint, on made-up data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+import torch
+
+from helpers.fake_votes import FakeVotes
+from kd_pose.manifest import ObjectSpec
+from kd_pose_training import cli
+from kd_pose_training.commands import train as command
+from kd_pose_training.config import load_config
+from kd_pose_training.engine.log import read_log
+
+torch.set_num_threads(1)
+CONFIG = """
+data: {train: ['fake:train'], val: ['fake:val'], input_size: [64, 64], num_workers: 0}
+model: {strides: [16, 32], head_depth: 1}
+trainer: {iterations: 4, batch_size: 4, precision: fp32, device: cpu, validate_every: 2,
+          checkpoint_every: 2, log_every: 1, progress_bar: false, tensorboard: false}
+"""
+NAMES = ("mug", "cube")
+
+
+class FakeBop:
+    """The parts of a BOP reader that the command uses."""
+
+    def __init__(self, root, split, *, objects=None):
+        if root != "fake":
+            raise FileNotFoundError(2, "No such file or directory", root)
+        self.models = {
+            number: types.SimpleNamespace(name=name, spec=ObjectSpec(
+                name, 0.17, (-0.05,) * 3, (0.05,) * 3))
+            for number, name in enumerate(NAMES, 1) if not objects or name in objects}
+
+
+@pytest.fixture
+def config_path(tmp_path, monkeypatch):
+    bop = types.ModuleType("kd_pose_training.data.bop")
+    bop.BopDataset = FakeBop
+    dataset = types.ModuleType("kd_pose_training.data.object_dataset")
+    dataset.ObjectVoteDataset = lambda datasets, config, grid, train: FakeVotes(
+        grid, config.model.num_keypoints, config.model.num_classes)
+    monkeypatch.setitem(sys.modules, bop.__name__, bop)
+    monkeypatch.setitem(sys.modules, dataset.__name__, dataset)
+    path = tmp_path / "fake.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def _run(*arguments):
+    return cli.main(["train", *map(str, arguments)])
+
+
+def test_train_and_load(config_path, tmp_path, capsys):
+    out = tmp_path / "runs/one"
+    assert _run(config_path, "-o", out) == 0
+    assert capsys.readouterr().out.strip() == str(out / "last.pt")
+    assert {"last.pt", "best.pt", "config.yaml", "log.jsonl"} <= {p.name for p in out.iterdir()}
+    network, config, objects = command.load_network(out / "best.pt")
+    assert config.data.objects == NAMES and config.model.num_classes == 2
+    assert [spec["name"] for spec in objects] == list(NAMES) and not network.training
+    assert ObjectSpec(**objects[0]).diameter == 0.17
+    assert load_config(out / "config.yaml") == config
+    kinds = [line["kind"] for line in read_log(out)]
+    assert kinds.count("train") == 4 and kinds.count("val") == 2
+
+
+def test_order_of_named_objects_is_the_order_of_classes(config_path, tmp_path):
+    assert _run(config_path, "-o", tmp_path / "r", "--set", "data.objects=[cube, mug]") == 0
+    assert command.load_network(tmp_path / "r/last.pt")[1].data.objects == ("cube", "mug")
+
+
+def test_output_folder_in_use_is_refused_and_resumed(config_path, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert _run(config_path, "-o", out) == 0
+    before = (out / "last.pt").stat().st_mtime_ns
+    assert _run(config_path, "-o", out) == 2
+    assert "not empty" in capsys.readouterr().err
+    assert (out / "last.pt").stat().st_mtime_ns == before
+    assert _run(config_path, "-o", out, "--resume", "--set", "optim.lr=0.1") == 2
+    assert "optim.lr was 0.001, now 0.1" in capsys.readouterr().err
+    assert _run(config_path, "-o", out, "--resume", "--set", "trainer.log_every=2") == 0
+    assert _run(config_path, "-o", tmp_path / "never", "--resume") == 2
+
+
+def test_start_from_other_weights(config_path, tmp_path, capsys):
+    assert _run(config_path, "-o", tmp_path / "a") == 0
+    start = tmp_path / "a/last.pt"
+    assert _run(config_path, "-o", tmp_path / "b", "--set", "task=object_detector",
+                "--set", f"model.weights={start}") == 0
+    assert _run(config_path, "-o", tmp_path / "c", "--set", f"model.weights={config_path}") == 2
+    assert "fake.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("setting, part", [
+    ("data.objects=[spoon]", "spoon"), ("optim.lrr=1", "did you mean 'lr'"),
+    ("data.train=['absent:train']", "absent"), ("model.num_classes=0", "num_classes"),
+    ("trainer.device=abacus", "abacus"), ("trainer.batch_size=many", "'many'"),
+])
+def test_mistakes_end_in_one_line(config_path, tmp_path, capsys, setting, part):
+    assert _run(config_path, "-o", tmp_path / "x", "--set", setting) == 2
+    error = capsys.readouterr().err.strip()
+    assert part in error and "\n" not in error and "Traceback" not in error
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(ValueError, match="absent.yaml"):
+        cli.main(["--debug", "train", str(tmp_path / "absent.yaml"), "-o", str(tmp_path / "x")])
+
+
+def test_help_is_quick_and_imports_no_torch():
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from kd_pose_training import cli\n"
+         "try: cli.main(['train', '--help'])\n"
+         "except SystemExit: pass\nassert 'torch' not in sys.modules"],
+        capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ":".join(sys.path)})
+    assert done.returncode == 0, done.stderr
+    assert "examples:" in done.stdout and "--resume" in done.stdout
