@@ -1,0 +1,176 @@
+"""Subscriptions of a node: they store messages and know what is wrong with their topics.
+
+Notable: inputs are best effort, so they match every publisher; `qos_overrides.<topic>.subscription.*`
+parameters change that, and a mismatch that results is put into words. With the policy "latest" a
+second, latched subscription also takes a camera_info that was published once, long ago.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable
+
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from kd_pose.nodes.conversions import stamp_nanoseconds
+from kd_pose.nodes.diagnostics import ERROR, OK, WARN, Status
+from kd_pose.nodes.sync import IMAGE, FrameSync
+
+CAMERA_INFO, BOXES = "camera_info", "boxes"
+
+
+class Topic:
+    """What is known about one input: its name, how much came, and what went wrong."""
+
+    def __init__(self, key: str, kind: type, depth: int) -> None:
+        self.key, self.kind, self.depth = key, kind, depth
+        self.name = key
+        self.received = 0
+        self.lost = 0
+        self.mismatch = ""
+        self.last = time.monotonic()
+
+    def silent_for(self) -> float:
+        """Seconds since the last message, or since the subscription was made."""
+        return time.monotonic() - self.last
+
+
+class Inputs:
+    """Subscribes on construction, stores everything in a FrameSync, unsubscribes on `close`."""
+
+    def __init__(self, node: Node, sync: FrameSync, values: dict[str, Any], camera: bool) -> None:
+        """values: the node's parameters. camera: whether camera_info is needed."""
+        self.paused = False
+        self._node, self._sync = node, sync
+        compressed = values["image_transport"] == "compressed"
+        self.image = Topic(IMAGE, CompressedImage if compressed else Image, depth=1)
+        self.topics = [self.image]
+        self._subscriptions: list = []
+        if camera:
+            self.topics.append(Topic(CAMERA_INFO, CameraInfo, depth=5))
+        if values["roi_source"] == "topic":
+            from vision_msgs.msg import Detection2DArray
+
+            self.topics.append(Topic(BOXES, Detection2DArray, depth=5))
+        # As image_transport does it: remapping `image` also moves `image/compressed`.
+        suffix = "/compressed" if compressed else ""
+        for topic in self.topics:
+            base = node.resolve_topic_name(topic.key)
+            self._subscribe(topic, base + (suffix if topic is self.image else ""))
+        if camera and values["camera_info_sync"] == "latest":
+            self._subscribe_latched(self.topics[1])
+
+    def close(self) -> None:
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._subscriptions.clear()
+
+    def _subscribe(self, topic: Topic, name: str) -> None:
+        def lost(info) -> None:
+            topic.lost += info.total_count_change
+
+        subscription = self._node.create_subscription(
+            topic.kind,
+            name,
+            self._receiver(topic),
+            QoSProfile(depth=topic.depth, reliability=ReliabilityPolicy.BEST_EFFORT),
+            event_callbacks=SubscriptionEventCallbacks(
+                incompatible_qos=lambda info: self._on_mismatch(topic, info), message_lost=lost
+            ),
+            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+        )
+        topic.name = subscription.topic_name
+        self._subscriptions.append(subscription)
+
+    def _subscribe_latched(self, topic: Topic) -> None:
+        latched = QoSProfile(
+            depth=1,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+        )
+        self._subscriptions.append(
+            self._node.create_subscription(
+                topic.kind,
+                topic.name,
+                self._receiver(topic),
+                latched,
+                # Publishers that do not latch are what the other subscription is for.
+                event_callbacks=SubscriptionEventCallbacks(incompatible_qos=lambda info: None),
+            )
+        )
+
+    def _receiver(self, topic: Topic) -> Callable[[Any], None]:
+        """The callback of a topic: it only stores."""
+        sync = self._sync
+
+        def store_image(message) -> None:
+            topic.received += 1
+            topic.last = time.monotonic()
+            if not self.paused:
+                sync.add_image(stamp_nanoseconds(message.header), message)
+
+        def store_partner(message) -> None:
+            topic.received += 1
+            topic.last = time.monotonic()
+            if not self.paused:
+                sync.add_partner(topic.key, stamp_nanoseconds(message.header), message)
+
+        return store_image if topic is self.image else store_partner
+
+    def _on_mismatch(self, topic: Topic, info) -> None:
+        policy = qos_policy_name_from_kind(info.last_policy_kind).lower()
+        topic.mismatch = (
+            f"a publisher on {topic.name} offers another {policy} than this subscription asks "
+            f"for, so its messages do not arrive: change "
+            f"qos_overrides.{topic.name}.subscription.{policy}, or the publisher's {policy}"
+        )
+        self._node.get_logger().warning(topic.mismatch)
+
+    def status(self, timeout_s: float) -> Status:
+        """Which topics are silent, mismatched or out of step, and what to do about it."""
+        self._sync.expire()
+        status = Status(OK, "images arrive")
+        for topic in self.topics:
+            self._judge_topic(topic, timeout_s, status)
+        missing = dict(self._sync.missing)
+        flowing = all(topic.silent_for() <= timeout_s for topic in self.topics)
+        waiting = self._sync.counters.unsynced
+        if flowing and waiting and self._sync.counters.processed == 0:
+            names = ", ".join(missing) or CAMERA_INFO
+            status.worsen(
+                WARN,
+                f"no image has found a {names} with the same stamp ({waiting} given up): publish "
+                "both with one stamp, or set camera_info_sync to latest",
+            )
+        for name in vars(self._sync.counters):
+            status.values[name] = getattr(self._sync.counters, name)
+        return status
+
+    def _judge_topic(self, topic: Topic, timeout_s: float, status: Status) -> None:
+        silent = topic.silent_for() > timeout_s
+        status.values[f"{topic.key} topic"] = topic.name
+        status.values[f"{topic.key} messages"] = topic.received
+        if topic.lost:
+            status.values[f"{topic.key} lost by the middleware"] = topic.lost
+        if topic.mismatch:
+            status.worsen(ERROR if silent else WARN, topic.mismatch)
+        elif silent:
+            # camera_info that is sent once is silent by design
+            if topic.key == CAMERA_INFO and topic.received and self._is_latest():
+                return
+            publishers = self._node.count_publishers(topic.name)
+            advice = (
+                "nobody publishes it: start the camera, or remap "
+                f"'{topic.key}' to its topic" if publishers == 0
+                else f"{publishers} publisher(s) are there but send nothing"
+            )
+            status.worsen(
+                WARN, f"nothing on {topic.name} for {topic.silent_for():.1f} s ({advice})"
+            )
+
+    def _is_latest(self) -> bool:
+        return self._sync.uses_latest(CAMERA_INFO)

@@ -1,0 +1,171 @@
+"""`object_pose`: camera images in, 6D poses of objects out."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import rclpy
+from geometry_msgs.msg import PoseWithCovarianceStamped
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.utilities import remove_ros_args
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from visualization_msgs.msg import MarkerArray
+
+from kd_pose.drawing import draw_objects
+from kd_pose.nodes import conversions, parameters
+from kd_pose.nodes.estimator_node import LATCHED_QOS, PICTURE_QOS, EstimatorNode, View
+from kd_pose.nodes.images import compressed_message, image_message
+from kd_pose.object_pose import ObjectPoseEstimator, ObjectPoseOptions
+from kd_pose.results import ObjectPoseFrame
+from kd_pose_msgs.msg import ObjectInfoArray, ObjectPoseArray
+
+
+class ObjectPoseNode(EstimatorNode):
+    """Lifecycle node around `ObjectPoseEstimator`."""
+
+    TABLE = parameters.OBJECT_POSE
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__("object_pose", **kwargs)
+
+    def load(self, values: dict[str, Any]) -> ObjectPoseEstimator:
+        if not values["model_path"]:
+            raise ValueError("model_path is empty: give the .onnx file of a pose model")
+        from_detector = values["roi_source"] == "detector"
+        if from_detector and not values["detector_path"]:
+            raise ValueError(
+                "detector_path is empty: give the .onnx file of a detector, or set roi_source to "
+                "topic and publish boxes"
+            )
+        return ObjectPoseEstimator(
+            values["model_path"],
+            values["detector_path"] if from_detector else None,
+            backend=values["backend"],
+            device=values["device"],
+            precision=values["precision"],
+            threads=values["threads"],
+        )
+
+    def check(self, estimator: ObjectPoseEstimator, values: dict[str, Any]) -> None:
+        known = [spec.name for spec in estimator.objects]
+        targets, primary = values["target_objects"], values["primary_target"]
+        unknown = [name for name in targets if name not in known]
+        if unknown:
+            raise ValueError(
+                f"target_objects: unknown {', '.join(unknown)}; the model knows {', '.join(known)}"
+            )
+        if primary and primary not in (targets or known):
+            raise ValueError(
+                f"primary_target {primary!r} is not looked for; that are "
+                f"{', '.join(targets or known)}"
+            )
+        _options(values)
+
+    def apply(self, values: dict[str, Any]) -> None:
+        self.estimator.options = _options(values)
+
+    def create_outputs(self) -> None:
+        self._objects = self.output(ObjectPoseArray, "~/objects")
+        self._target = self.output(PoseWithCovarianceStamped, "~/target_pose")
+        self._markers = self.output(MarkerArray, "~/markers")
+        self._picture = self.output(Image, "~/image_annotated", PICTURE_QOS)
+        self._jpeg = self.output(CompressedImage, "~/image_annotated/compressed", PICTURE_QOS)
+        self._object_info = self.output(ObjectInfoArray, "~/object_info", LATCHED_QOS)
+        if self.has_vision_msgs:
+            from vision_msgs.msg import Detection3DArray, VisionInfo
+
+            self._detections = self.output(Detection3DArray, "~/detections")
+            self._vision_info = self.output(VisionInfo, "~/vision_info", LATCHED_QOS)
+
+    def publish_latched(self) -> None:
+        # The one output that belongs to no image.
+        header = Header(stamp=self.get_clock().now().to_msg())
+        specs = self.estimator.objects
+        self._object_info.publish(conversions.object_info_message(specs, header))
+        if self.has_vision_msgs:
+            # Class ids are names already; where their sizes and symmetries stand is the rest.
+            location = self._object_info.topic_name
+            self._vision_info.publish(
+                conversions.vision_info_message(header, "kd_pose object votes", location)
+            )
+
+    def estimate(self, view: View) -> ObjectPoseFrame:
+        return self.estimator.estimate(
+            view.image, view.camera, channel_order=view.channel_order, boxes=view.boxes
+        )
+
+    def publish_results(self, view: View, result: ObjectPoseFrame) -> None:
+        self._objects.publish(conversions.objects_message(result, view.header))
+        if self.has_vision_msgs:
+            self._detections.publish(conversions.detections_message(result, view.header))
+        primary = self.values["primary_target"]
+        target = primary and conversions.target_message(result, view.header, primary)
+        if target:
+            self._target.publish(target)
+
+    def publish_pictures(self, view: View, result: ObjectPoseFrame) -> None:
+        names = [spec.name for spec in self.estimator.objects]
+        if self._markers.get_subscription_count():
+            lifetime = self.values["markers.lifetime_s"]
+            self._markers.publish(
+                conversions.markers_message(result, view.header, lifetime, names)
+            )
+        raw, jpeg = self._picture.get_subscription_count(), self._jpeg.get_subscription_count()
+        if not (raw or jpeg):
+            return
+        order = view.channel_order
+        image = draw_objects(view.image, result, view.camera, order, names)
+        if raw:
+            self._picture.publish(image_message(image, view.header, f"{order}8"))
+        if jpeg:
+            quality = self.values["annotate.jpeg_quality"]
+            self._jpeg.publish(compressed_message(image, view.header, order, quality))
+
+    def publish_cleared(self) -> None:
+        header = Header(stamp=self.get_clock().now().to_msg())
+        self._markers.publish(conversions.delete_all_message(header))
+
+
+def _options(values: dict[str, Any]) -> ObjectPoseOptions:
+    """0 as a threshold stands for the model's own."""
+    return ObjectPoseOptions(
+        score_threshold=values["score_threshold"] or None,
+        detector_score_threshold=values["detector_score_threshold"] or None,
+        max_instances=values["max_instances"],
+        min_inliers=values["min_inliers"],
+        max_reprojection_error_px=values["max_reprojection_error_px"],
+        target_objects=values["target_objects"],
+    )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the `object_pose` executable; returns the exit code."""
+    unknown = remove_ros_args(args if args is not None else sys.argv)[1:]
+    if unknown:
+        print(f"object_pose: unknown argument(s) {' '.join(unknown)}", file=sys.stderr)
+        return 2
+    rclpy.init(args=args)
+    code, node = 0, None
+    try:
+        node = ObjectPoseNode()
+        executor = SingleThreadedExecutor()
+        executor.add_node(node)
+        executor.spin_until_future_complete(node.done)
+        code = node.done.result() or 0
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except ParameterException as error:  # a value of a wrong type or out of its range
+        print(f"object_pose: {error}", file=sys.stderr)
+        code = 1
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

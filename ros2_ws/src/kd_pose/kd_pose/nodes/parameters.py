@@ -1,0 +1,183 @@
+"""Parameters as one table a node: name, default, limits, meaning, and when they may change.
+
+The table is the only place where a parameter is described. Declaration, validation, the YAML file's
+test and the documentation are all made from it. A parameter's type is that of its default. Ranges
+are in the ROS descriptors, so that `ros2 param describe` and rqt show them; choices and lists are
+checked here, with a reason, because rclpy has no descriptor for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Iterable, Mapping, Sequence
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+# Parameters that rclpy itself declares, or declares later, from the same file.
+FOREIGN_PREFIXES = ("use_sim_time", "qos_overrides.", "start_type_description_service")
+
+
+@dataclass(frozen=True)
+class Param:
+    """One parameter. A tuple as default means a list of texts.
+
+    low, high: limits, both included. choices: the texts allowed. dynamic: may be set while the
+    node is configured; the others are read when it is configured.
+    """
+
+    name: str
+    default: bool | int | float | str | tuple
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+    dynamic: bool = False
+
+    @property
+    def is_list(self) -> bool:
+        return isinstance(self.default, tuple)
+
+    def descriptor(self) -> ParameterDescriptor:
+        """What `ros2 param describe` shows; rclpy enforces the range by itself."""
+        when = "May be set at any time." if self.dynamic else "Read when the node is configured."
+        descriptor = ParameterDescriptor(description=f"{self.description} {when}")
+        # An empty list has no type in ROS 2 ([] in YAML or on the command line): checked here.
+        descriptor.dynamic_typing = self.is_list
+        if self.choices:
+            descriptor.additional_constraints = "one of " + ", ".join(self.choices)
+        if self.low is not None:
+            if isinstance(self.default, float):
+                descriptor.floating_point_range = [
+                    FloatingPointRange(from_value=float(self.low), to_value=float(self.high))
+                ]
+            else:
+                descriptor.integer_range = [
+                    IntegerRange(from_value=int(self.low), to_value=int(self.high), step=1)
+                ]
+        return descriptor
+
+    def parse(self, value: Any) -> Any:
+        """The value as the node uses it; ValueError that names the parameter."""
+        if self.is_list:
+            items = () if value is None else value
+            if isinstance(items, (str, bytes)) or not hasattr(items, "__iter__"):
+                raise ValueError(f"{self.name} must be a list of texts, got {value!r}")
+            items = tuple(items)
+            if not all(isinstance(item, str) for item in items):
+                raise ValueError(f"{self.name} must be a list of texts, got {list(items)!r}")
+            return tuple(item for item in items if item)
+        if self.choices and value not in self.choices:
+            raise ValueError(
+                f"{self.name} must be one of {', '.join(self.choices)}, got {value!r}"
+            )
+        return value
+
+
+COMMON: tuple[Param, ...] = (
+    Param("autostart", True, "Configure and activate without a lifecycle manager."),
+    Param("exit_on_failure", False, "End the process with an error if autostart fails."),
+    Param("model_path", "", "The .onnx file of the pose network."),
+    Param("detector_path", "", "The .onnx file of the detector; not needed if boxes come from a "
+          "topic."),
+    Param("backend", "auto", "Engine that runs the networks.",
+          choices=("auto", "onnxruntime", "openvino", "tensorrt", "torch")),
+    Param("device", "auto", "auto, cpu, cuda or cuda:<number>."),
+    Param("precision", "fp32", "Arithmetic of the networks.",
+          choices=("auto", "fp32", "fp16", "bf16")),
+    Param("threads", 0, "CPU threads of the engine; 0: its own choice.", 0, 256),
+    Param("warmup_iterations", 3, "Runs on an empty image while configuring.", 0, 50),
+    Param("image_transport", "raw", "raw: topic image; compressed: topic image/compressed.",
+          choices=("raw", "compressed")),
+    Param("roi_source", "detector", "Where regions come from: the built-in detector, or the topic "
+          "boxes (vision_msgs/Detection2DArray).", choices=("detector", "topic")),
+    Param("camera_info_sync", "exact", "exact: camera_info must have the image's stamp; latest: "
+          "the last one counts.", choices=("exact", "latest")),
+    Param("input_is_rectified", False, "Images are rectified: P of camera_info is used, not K "
+          "and D."),
+    Param("sync_timeout_s", 1.0, "An image whose camera_info or boxes have not come after this "
+          "long is given up.", 0.05, 60.0, dynamic=True),
+    Param("max_image_age_s", 0.0, "Images older than this are rejected; 0: never.", 0.0, 3600.0,
+          dynamic=True),
+    Param("use_depth", False, "Use the topic depth. Not in this version."),
+    Param("publish_tf", False, "Publish tracked objects on /tf. Not in this version."),
+    Param("tracking.enable", False, "Track over time. Not in this version."),
+    Param("markers.lifetime_s", 0.5, "Markers vanish after this long; 0: never.", 0.0, 60.0,
+          dynamic=True),
+    Param("annotate.jpeg_quality", 85, "JPEG quality of ~/image_annotated/compressed.", 1, 100,
+          dynamic=True),
+    Param("diagnostics.period_s", 1.0, "Time between diagnostics.", 0.1, 60.0),
+    Param("diagnostics.input_timeout_s", 2.0, "Warn if no input came for this long.", 0.1, 3600.0,
+          dynamic=True),
+    Param("diagnostics.max_processing_time_ms", 200.0, "Warn if a frame takes longer; 0: never.",
+          0.0, 60000.0, dynamic=True),
+    Param("diagnostics.max_latency_ms", 0.0, "Warn if results come later than this after the "
+          "image's stamp; 0: never.", 0.0, 60000.0, dynamic=True),
+)
+
+OBJECT_POSE: tuple[Param, ...] = COMMON + (
+    Param("target_objects", (), "Names of the objects to look for; empty: all that the model "
+          "knows.", dynamic=True),
+    Param("primary_target", "", "Object whose best instance is published on ~/target_pose; "
+          "empty: none.", dynamic=True),
+    Param("score_threshold", 0.0, "Votes below are not used; 0: the model's own threshold.",
+          0.0, 1.0, dynamic=True),
+    Param("detector_score_threshold", 0.0, "Boxes below are not used; 0: the detector's own "
+          "threshold.", 0.0, 1.0, dynamic=True),
+    Param("max_instances", 20, "Objects per image at most.", 1, 200, dynamic=True),
+    Param("min_inliers", 6, "Votes that must agree on a pose.", 4, 1000, dynamic=True),
+    Param("max_reprojection_error_px", 6.0, "How far a vote may be from the pose that explains "
+          "it, in pixels of the network's input.", 0.1, 100.0, dynamic=True),
+)
+
+
+def declare(node: Node, table: Sequence[Param]) -> None:
+    """Declare every parameter of the table.
+
+    Raises rclpy's InvalidParameter... exceptions for a value of a wrong type or out of range.
+    """
+    for item in table:
+        default = list(item.default) if item.is_list else item.default
+        node.declare_parameter(item.name, default, item.descriptor())
+
+
+def read(node: Node, table: Sequence[Param]) -> dict[str, Any]:
+    """Values by name; ValueError that names the parameter where one is not allowed."""
+    return {item.name: item.parse(node.get_parameter(item.name).value) for item in table}
+
+
+def changed(
+    table: Sequence[Param],
+    values: Mapping[str, Any],
+    parameters: Iterable[Parameter],
+    configured: bool,
+) -> dict[str, Any]:
+    """`values` with the new `parameters` in; those that the table does not have are ignored.
+
+    configured: the node holds a model, so that only dynamic parameters may change.
+    Raises ValueError with the reason for a refusal.
+    """
+    by_name = {item.name: item for item in table}
+    result = dict(values)
+    for parameter in parameters:
+        item = by_name.get(parameter.name)
+        if item is None:
+            continue
+        value = item.parse(parameter.value)
+        if configured and not item.dynamic and value != values.get(item.name):
+            raise ValueError(
+                f"{item.name} is read when the node is configured: deactivate and clean up first "
+                "(ros2 lifecycle set <node> deactivate, then cleanup), set it, and configure again"
+            )
+        result[item.name] = value
+    return result
+
+
+def unknown_overrides(node: Node, table: Sequence[Param]) -> list[str]:
+    """Names given in a parameter file or on the command line that nothing reads: misspellings."""
+    given = getattr(node, "_parameter_overrides", {})
+    known = {item.name for item in table}
+    return sorted(
+        name for name in given if name not in known and not name.startswith(FOREIGN_PREFIXES)
+    )
