@@ -1,0 +1,291 @@
+"""object_pose: transitions, failures that say why, newest frame only, and staying alive."""
+
+# ruff: noqa: E402
+import threading
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
+
+from lifecycle_msgs.srv import GetState
+from rclpy.clock import ClockType
+from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from rclpy.time import Time
+from std_srvs.srv import SetBool
+
+from helpers.ros_rig import (BEST_EFFORT, LATCHED, FakeEstimator, Rig, fake_node, info_message,
+                             wait_for)
+from kd_pose.nodes.conversions import vision_msgs_available
+
+SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
+
+
+def call(rig, kind, name, request, timeout=10.0):
+    client = rig.client.create_client(kind, f"object_pose/{name}")
+    assert client.wait_for_service(timeout)
+    future = client.call_async(request)
+    wait_for(future.done, timeout)
+    return future.result()
+
+
+def state(rig):
+    return call(rig, GetState, "get_state", GetState.Request()).current_state.label
+
+
+def cut(path, folder, share):
+    """A copy of the file that ends early."""
+    data = open(path, "rb").read()
+    cut_path = folder / "cut.onnx"
+    cut_path.write_bytes(data[: int(len(data) * share)])
+    return str(cut_path)
+
+
+def without_manifest(folder):
+    from helpers.tiny_models import write_onnx
+
+    path = folder / "foreign.onnx"
+    write_onnx(path, (8, 8), np.zeros((4, 1)), np.zeros((4, 1, 8, 2)), {})
+    return str(path)
+
+
+@pytest.mark.parametrize("change, reason", [
+    (lambda m, d: {"model_path": ""}, "model_path is empty"),
+    (lambda m, d: {"detector_path": ""}, "detector_path is empty"),
+    (lambda m, d: {"model_path": str(d / "absent.onnx")}, "absent.onnx: no such model file"),
+    (lambda m, d: {"model_path": m["detector_path"]}, "task is 'object_detector'"),
+    (lambda m, d: {"model_path": cut(m["model_path"], d, 0.5)}, "cut.onnx"),
+    (lambda m, d: {"model_path": without_manifest(d)}, "not exported by kd_pose"),
+    (lambda m, d: {"backend": "tensorrt"}, "tensorrt"),
+    (lambda m, d: {"backend": "guess"}, "backend must be one of auto"),
+    (lambda m, d: {"target_objects": ["cup"]}, "unknown cup"),
+    (lambda m, d: {"primary_target": "cup"}, "primary_target 'cup'"),
+    (lambda m, d: {"publish_tf": True}, "not yet in this version"),
+    (lambda m, d: {"use_depth": True}, "not yet in this version"),
+    (lambda m, d: {"tracking.enable": True}, "not yet in this version"),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_a_failed_configure_says_why_and_can_be_mended(models, tmp_path, change, reason):
+    with Rig({**models, **change(models, tmp_path)}) as rig:
+        assert rig.node.trigger_configure() == FAILURE
+        status = rig.wait_status("model", ERROR, reason)
+        assert status.message.startswith("could not configure")
+        assert state(rig) == "unconfigured"
+        changed = change(models, tmp_path)
+        defaults = {"backend": "auto", "target_objects": [], "primary_target": "",
+                    "publish_tf": False, "use_depth": False, "tracking.enable": False}
+        results = rig.node.set_parameters([
+            Parameter(name, value={**defaults, **models}[name]) for name in changed])
+        assert all(result.successful for result in results)
+        assert rig.node.trigger_configure() == SUCCESS
+        rig.wait_status("model", OK)
+
+
+@pytest.mark.skipif(vision_msgs_available(), reason="vision_msgs is installed")
+def test_boxes_from_a_topic_need_vision_msgs(models):
+    with Rig({**models, "roi_source": "topic"}) as rig:
+        assert rig.node.trigger_configure() == FAILURE
+        rig.wait_status("model", ERROR, "vision_msgs")
+
+
+def test_lifecycle_cycles(models, scene):
+    with Rig(models, outputs=("objects", "markers")) as rig:
+        threads = threading.active_count()
+        for cycle in range(5):
+            rig.start()
+            seen = len(rig.received["objects"])
+            rig.publish(scene.image(), info_message(scene.camera), (cycle + 1, 0))
+            assert len(rig.wait_message("objects", seen + 1).objects) == 2
+            wait_for(lambda: [m for m in rig.received["markers"] if len(m.markers) == 7])
+            rig.received["markers"].clear()
+            assert rig.node.trigger_deactivate() == SUCCESS
+            cleared = rig.wait_message("markers").markers
+            assert [marker.action for marker in cleared] == [cleared[0].DELETEALL]
+            rig.received["markers"].clear()
+            wait_for(lambda: not rig.image.get_subscription_count())
+            assert rig.node.trigger_cleanup() == SUCCESS
+            assert rig.node.estimator is None
+            assert state(rig) == "unconfigured"
+        assert threading.active_count() == threads
+
+
+def test_shutdown_from_active_frees_the_model():
+    fake = FakeEstimator()
+    with Rig(kind=fake_node(fake)) as rig:
+        rig.start()
+        assert rig.node.trigger_shutdown() == SUCCESS
+        assert fake.closed and state(rig) == "finalized"
+
+
+def test_autostart_and_its_failure(models):
+    with Rig({**models, "autostart": True}) as rig:
+        rig.wait_connected()
+        assert state(rig) == "active"
+    with Rig({"autostart": True}) as rig:
+        rig.wait_status("model", ERROR, "model_path is empty")
+        assert state(rig) == "unconfigured" and not rig.node.done.done()
+    with Rig({"autostart": True, "exit_on_failure": True}) as rig:
+        wait_for(rig.node.done.done)
+        assert rig.node.done.result() == 1
+
+
+def test_two_instances_in_one_process(models, scene):
+    with Rig(models) as one, Rig(models) as two:
+        one.start()
+        two.start()
+        one.publish(scene.image(), info_message(scene.camera), (1, 0))
+        two.publish(scene.image(), info_message(scene.camera), (2, 0))
+        assert one.wait_message("objects").header.stamp.sec == 1
+        assert two.wait_message("objects").header.stamp.sec == 2
+        time.sleep(0.1)
+        assert len(one.received["objects"]) == len(two.received["objects"]) == 1
+
+
+def test_a_slow_network_gets_the_newest_frame_only(scene):
+    """30 Hz in, 0.1 s a frame: about every third is processed and none is older than needed."""
+    fake = FakeEstimator(delay_s=0.1)
+    image, info = scene.image(), info_message(scene.camera)
+    with Rig(kind=fake_node(fake)) as rig:
+        rig.start()
+        ages, sent = [], {}
+        for index in range(1, 41):
+            sent[index] = time.monotonic()
+            rig.publish(image, info, (index, 0))
+            for message in rig.received["objects"][len(ages):]:
+                ages.append(time.monotonic() - sent[message.header.stamp.sec])
+            time.sleep(1 / 30)
+        wait_for(lambda: rig.received["timing"][-1].header.stamp.sec == 40)
+        last = rig.received["timing"][-1]
+        stamps = [message.header.stamp.sec for message in rig.received["objects"]]
+        assert stamps == sorted(stamps)
+        assert 8 <= len(stamps) <= 20
+        assert last.received == 40
+        assert last.processed == len(stamps)
+        assert last.replaced == 40 - len(stamps)
+        assert np.median(ages) < 0.3  # 0.1 s of network, 0.1 s for the one before, and some
+
+
+def test_a_worker_exception_is_counted_and_survived(scene):
+    fake = FakeEstimator(result=RuntimeError("network fell over"))
+    with Rig(kind=fake_node(fake)) as rig:
+        rig.start()
+        rig.publish(scene.image(), info_message(scene.camera), (1, 0))
+        status = rig.wait_status("inference", ERROR, "network fell over")
+        assert {item.key: item.value for item in status.values}["exceptions"] == "1"
+        fake.result = None
+        rig.publish(scene.image(), info_message(scene.camera), (2, 0))
+        assert rig.wait_message("objects").header.stamp.sec == 2
+
+
+def test_enable_pauses_and_resumes(scene):
+    fake = FakeEstimator()
+    with Rig(kind=fake_node(fake), outputs=("objects", "markers")) as rig:
+        rig.start()
+        answer = call(rig, SetBool, "enable", SetBool.Request(data=False))
+        assert answer.success and answer.message == "paused"
+        assert rig.wait_message("markers").markers[0].action == 3
+        rig.wait_status("input", OK, "paused")
+        rig.publish(scene.image(), info_message(scene.camera), (1, 0))
+        time.sleep(0.2)
+        assert fake.calls == 0 and state(rig) == "active"
+        assert call(rig, SetBool, "enable", SetBool.Request(data=True)).message == "enabled"
+        rig.publish(scene.image(), info_message(scene.camera), (2, 0))
+        assert rig.wait_message("objects").header.stamp.sec == 2
+
+
+def test_parameters_are_checked_while_active(models):
+    with Rig(models) as rig:
+        rig.start()
+
+        def refuse(name, value):
+            result = rig.node.set_parameters([Parameter(name, value=value)])[0]
+            assert not result.successful
+            return result.reason
+
+        assert "clean up" in refuse("model_path", "other.onnx")
+        assert "clean up" in refuse("image_transport", "compressed")
+        assert "unknown cup" in refuse("target_objects", ["cup"])
+        assert "primary_target" in refuse("primary_target", "cup")
+        assert "range" in refuse("score_threshold", 1.5)
+        assert "range" in refuse("max_instances", 0)
+        assert "list of texts" in refuse("target_objects", "block")
+        good = [Parameter("target_objects", value=["can"]), Parameter("primary_target", value="can"),
+                Parameter("score_threshold", value=0.4), Parameter("min_inliers", value=9),
+                Parameter("max_reprojection_error_px", value=3.0)]
+        assert rig.node.set_parameters_atomically(good).successful
+        options = rig.node.estimator.options
+        assert options.target_objects == ("can",) and options.score_threshold == 0.4
+        assert (options.min_inliers, options.max_reprojection_error_px) == (9, 3.0)
+        assert rig.node.set_parameters([
+            Parameter("primary_target", value=""),
+            Parameter("target_objects", value=[])])[1].successful
+        assert rig.node.estimator.options.target_objects == ()
+
+
+def test_missing_camera_info_is_named(scene):
+    with Rig({"diagnostics.input_timeout_s": 0.3, "sync_timeout_s": 0.1},
+             kind=fake_node(FakeEstimator())) as rig:
+        rig.start()
+        for index in range(5):
+            rig.publish(scene.image(), None, (index, 0))
+            time.sleep(0.1)
+        status = rig.wait_status("input", WARN, f"nothing on {rig.namespace}/camera_info")
+        assert "1 publisher" in status.message
+        rig.publish(scene.image(), info_message(scene.camera), (99, 0))
+        assert rig.wait_message("timing").unsynced >= 3
+
+
+def test_stamps_that_never_match_are_named(scene):
+    with Rig({"sync_timeout_s": 0.1}, kind=fake_node(FakeEstimator())) as rig:
+        rig.start()
+        for index in range(4):
+            rig.publish(None, info_message(scene.camera), (index, 7))
+            rig.publish(scene.image(), None, (index, 0))
+            time.sleep(0.1)
+        rig.wait_status("input", WARN, "camera_info with the same stamp")
+
+
+def test_latest_takes_a_camera_info_that_was_latched_before(scene):
+    """One message, published before the node was there, is enough for all images."""
+    with Rig({"camera_info_sync": "latest"}, kind=fake_node(FakeEstimator())) as rig:
+        latched = rig.client.create_publisher(type(info_message(scene.camera)), "camera_info",
+                                              LATCHED)
+        latched.publish(info_message(scene.camera))
+        rig.start()
+        for index in range(1, 4):
+            rig.publish(scene.image(), None, (index, 0))
+            rig.wait_message("objects", index)
+
+
+def test_a_qos_mismatch_names_topic_and_parameter(scene):
+    """A subscription made reliable by parameter does not match a best-effort camera."""
+    rigs = Rig({"diagnostics.input_timeout_s": 0.2}, kind=fake_node(FakeEstimator()),
+               publisher_qos=BEST_EFFORT, namespace="/mismatch")
+    with rigs as rig:
+        rig.node._parameter_overrides[
+            "qos_overrides./mismatch/image.subscription.reliability"
+        ] = Parameter("x", value="reliable")
+        assert rig.node.trigger_configure() == SUCCESS
+        assert rig.node.trigger_activate() == SUCCESS
+        status = rig.wait_status("input", ERROR, "/mismatch/image offers another reliability")
+        assert "qos_overrides./mismatch/image.subscription.reliability" in status.message
+
+
+def test_time_that_jumps_back_starts_afresh(scene):
+    with Rig(kind=fake_node(FakeEstimator())) as rig:
+        rig.start()
+        rig.publish(scene.image(), info_message(scene.camera), (1, 0))
+        assert rig.wait_message("timing").received == 1
+        clock = rig.node.get_clock()
+        rig.node.set_parameters([Parameter("use_sim_time", value=True)])
+        clock.set_ros_time_override(Time(seconds=50, clock_type=ClockType.ROS_TIME))
+        clock.set_ros_time_override(Time(seconds=10, clock_type=ClockType.ROS_TIME))
+        assert rig.node._sync.counters.received == 0
+        rig.publish(scene.image(), info_message(scene.camera), (9, 0))
+        timing = rig.wait_message("timing", 2)
+        ages = dict(zip(timing.stages, timing.ms))
+        assert timing.received == 1
+        assert ages["capture_to_publish"] == pytest.approx(1000.0)  # by the node's own clock
