@@ -7,6 +7,7 @@ group must come up, or there is an error. Never a silent run of N separate train
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,9 @@ def process_group(device: str = "auto") -> Iterator[World]:
     dist.init_process_group("nccl" if use_gpu else "gloo")
     try:
         yield world
+        dist.barrier()
     finally:
+        gc.collect()  # what still refers to the group would abort the process at exit
         dist.destroy_process_group()
 
 

@@ -137,6 +137,7 @@ class Trainer:
                                 "continue with --resume")
                 self._finish(stopped, log)
         finally:
+            self._wrapped = self.task  # DDP would keep the process group alive past its end
             if log:
                 log.close()
         return self.folder / store.LAST

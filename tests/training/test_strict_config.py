@@ -70,7 +70,8 @@ def test_mistakes_are_named(data, parts):
 def test_overrides_are_typed_and_strict(tmp_path):
     path = tmp_path / "c.yaml"
     path.write_text("data: {train: ['a:b']}\n")
-    config = load_config(path, ["optim.lr=5e-4", "data.input_size=[64, 32]", "task=object_detector"])
+    overrides = ["optim.lr=5e-4", "data.input_size=[64, 32]", "task=object_detector"]
+    config = load_config(path, overrides)
     assert config.optim.lr == 5e-4 and config.data.input_size == (64, 32)
     assert config.model.num_keypoints == 2
     for bad in ("optim.lrr=1", "optim.lr=fast", "optim", "=3", "data.train.x=1", "optim.lr=[1"):

@@ -36,7 +36,7 @@ def test_focal_is_finite_at_extreme_logits():
     loss = focal_loss(logits, torch.tensor([[BACKGROUND, 0]]))
     loss.backward()
     assert loss.dtype == torch.float32
-    assert float(loss.detach()) == pytest.approx(200 * (0.75 + 0.25)) and logits.grad.isfinite().all()
+    assert loss.item() == pytest.approx(200 * (0.75 + 0.25)) and logits.grad.isfinite().all()
 
 
 def test_focal_gradient_and_ignore():
