@@ -40,38 +40,49 @@ def problem(rng: np.random.Generator, count: int, outliers: float):
     return xyz, uv, T[:3, :3]
 
 
+def solve_opencv(xyz: np.ndarray, uv: np.ndarray) -> np.ndarray | None:
+    """The peer: R (3, 3) or None."""
+    ok, turn, _, _ = cv2.solvePnPRansac(
+        xyz, uv, K, None, iterationsCount=100, reprojectionError=3.0, flags=cv2.SOLVEPNP_EPNP
+    )
+    return cv2.Rodrigues(turn)[0] if ok else None
+
+
+def solve_ours(xyz: np.ndarray, uv: np.ndarray) -> np.ndarray | None:
+    """R (3, 3) or None. The peer demands no number of inliers, so neither do we."""
+    result = solve_pnp(xyz, uv, K, min_inliers=4)
+    return None if result is None else result.T_cam_obj[:3, :3]
+
+
 def run(pairs: int = 300) -> list[Row]:
-    rows = []
-    for count, outliers in CASES:
-        rng = np.random.default_rng(count)
-        problems = [problem(rng, count, outliers) for _ in range(pairs)]
-        errors = np.full((2, pairs), 180.0)
+    return [_case(count, outliers, pairs) for count, outliers in CASES]
 
-        def peer(index):
-            xyz, uv, R = problems[index]
-            ok, turn, _, _ = cv2.solvePnPRansac(
-                xyz, uv, K, None, iterationsCount=100, reprojectionError=3.0,
-                flags=cv2.SOLVEPNP_EPNP,
-            )
-            return cv2.Rodrigues(turn)[0] if ok else None
 
-        def ours(index):
-            xyz, uv, R = problems[index]
-            result = solve_pnp(xyz, uv, K, min_inliers=4)
-            return None if result is None else result.T_cam_obj[:3, :3]
+def _case(count: int, outliers: float, pairs: int) -> Row:
+    rng = np.random.default_rng(count)
+    problems = [problem(rng, count, outliers) for _ in range(pairs)]
+    times = interleave(
+        lambda index: solve_opencv(*problems[index][:2]),
+        lambda index: solve_ours(*problems[index][:2]),
+        pairs,
+    )
+    peer, ours = (_errors(solve, problems) for solve in (solve_opencv, solve_ours))
+    success = [100 * float((errors < SUCCESS_DEG).mean()) for errors in (peer, ours)]
+    median = [float(np.median(errors)) for errors in (peer, ours)]
+    guard = (
+        f"rotation {median[1]:.2f} vs {median[0]:.2f} deg, "
+        f"success {success[1]:.1f} vs {success[0]:.1f} %"
+    )
+    name = f"PnP {count} votes, {100 * outliers:.0f} % outliers, vs cv2 RANSAC EPNP"
+    holds = median[1] <= median[0] and success[1] >= success[0]
+    return row(name, times, GOAL, guard, holds)
 
-        times = interleave(peer, ours, pairs)
-        for line, function in enumerate((peer, ours)):
-            for index, (_, _, R) in enumerate(problems):
-                found = function(index)
-                if found is not None and np.isfinite(found).all():
-                    errors[line, index] = rotation_angle_deg(found, R)
-        median, success = np.median(errors, axis=1), (errors < SUCCESS_DEG).mean(axis=1)
-        guard = (
-            f"rotation {median[1]:.2f} vs {median[0]:.2f} deg, "
-            f"success {100 * success[1]:.1f} vs {100 * success[0]:.1f} %"
-        )
-        name = f"PnP {count} votes, {100 * outliers:.0f} % outliers, vs cv2 RANSAC EPNP"
-        holds = median[1] <= median[0] and success[1] >= success[0]
-        rows.append(row(name, times, GOAL, guard, holds))
-    return rows
+
+def _errors(solve, problems) -> np.ndarray:
+    """Rotation errors in degrees, 180 where there is no answer."""
+    errors = np.full(len(problems), 180.0)
+    for index, (xyz, uv, R) in enumerate(problems):
+        found = solve(xyz, uv)
+        if found is not None and np.isfinite(found).all():
+            errors[index] = rotation_angle_deg(found, R)
+    return errors

@@ -7,8 +7,8 @@ medians is reported beside that of the minima, which hardly sees other load.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Callable, Sequence
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""ONNX models of a few kilobytes with constant answers, and a made-up scene that they are true for.
+"""ONNX models of a few kilobytes with constant answers, and a scene that they are true for.
 
 The networks look at nothing: whatever the image, the detector answers with the boxes of the scene
 and the pose network with the exact votes for its poses. So a test knows every number that must

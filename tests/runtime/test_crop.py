@@ -113,7 +113,9 @@ def test_views_and_padded_rows_are_accepted():
     assert np.array_equal(warp(image, M, (32, 24)), warp(image.copy(), M, (32, 24)))
 
 
-@pytest.mark.parametrize("box", [(0, 0, 0, 5), (0, 0, 5, -1), (0, np.nan, 5, 5), (0, 0, np.inf, 1)])
+@pytest.mark.parametrize(
+    "box", [(0, 0, 0, 5), (0, 0, 5, -1), (0, np.nan, 5, 5), (0, 0, np.inf, 1)]
+)
 def test_boxes_without_area_are_refused(box):
     with pytest.raises(ValueError, match="box_xywh"):
         box_affine(box, (32, 32))
@@ -149,3 +151,14 @@ def test_batches_of_images_of_several_sizes_do_not_mix():
         M = box_affine((10, 10, 30, 30), (40, 40))
         expected = normalise(warp(image, M, (40, 40)), MEAN, STD)
         assert np.array_equal(crop_batch(image, [M], (40, 40), MEAN, STD)[0], expected)
+
+
+def test_batch_into_a_kept_buffer():
+    image, affines = picture(), [box_affine((10, 10, 40, 30), (32, 24))]
+    buffer = np.full((1, 3, 24, 32), 7, np.float32)
+    batch = crop_batch(image, affines, (32, 24), MEAN, STD, out=buffer)
+    assert batch is buffer
+    assert np.array_equal(buffer, crop_batch(image, affines, (32, 24), MEAN, STD))
+    for wrong in (np.empty((2, 3, 24, 32), np.float32), np.empty((1, 3, 24, 32))):
+        with pytest.raises(ValueError, match="out"):
+            crop_batch(image, affines, (32, 24), MEAN, STD, out=wrong)

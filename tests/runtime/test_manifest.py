@@ -72,7 +72,8 @@ class TestJson:
             (lambda d: d["objects"][1].update(diameter="big"), "'box': diameter"),
             (lambda d: d["objects"][1].update(box_min=[1, 2]), "'box': box_min"),
             (lambda d: d["objects"][1].update(name="can"), "different names"),
-            (lambda d: d["objects"][0].update(symmetries_discrete=[[1, 2]]), "symmetries_discrete"),
+            (lambda d: d["objects"][0].update(symmetries_discrete=[[1, 2]]),
+             "symmetries_discrete"),
             (lambda d: d["objects"][0].update(symmetries_continuous=[[1, 2, 3]]),
              "symmetries_continuous"),
             (lambda d: d.update(objects=[]), "at least one"),
@@ -170,7 +171,7 @@ class TestFile:
     def test_another_kind_of_file(self, tmp_path):
         path = tmp_path / "photo.onnx"
         rng = np.random.default_rng(0)
-        for seed in range(50):
+        for _ in range(50):
             path.write_bytes(rng.integers(0, 256, 500, dtype=np.uint8).tobytes())
             with pytest.raises(ModelFileError, match="photo.onnx"):
                 read_manifest(path)

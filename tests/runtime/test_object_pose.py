@@ -93,21 +93,15 @@ class TestEstimate:
         assert len(frame.objects) == 1
         assert frame.objects[0].score == pytest.approx(0.9)
 
-    def test_a_box_elsewhere_gets_no_foreign_votes(self, scene, estimator):
-        """The crop's votes are for its middle; a box in the far corner of it is another thing."""
-        x, y, w, h = scene.box_xywh(0)
-        frame = estimator.estimate(
-            scene.image(), scene.camera, boxes=[Detection2D("block", 0.9, np.array([x, y, w, h]))]
-        )
-        assert len(frame.objects) == 1
-        M = np.eye(3)[:2]
-        group = estimator._group_of(
-            Detection2D("block", 0.9, np.array([500.0, 500, 5, 5])),
-            M,
-            *(o[0] for o in estimator._network.run(np.zeros((1, 3, 128, 128), np.float32))),
-            ObjectPoseOptions(),
-        )
-        assert group is None
+    def test_votes_for_another_place_are_not_taken(self, estimator):
+        """The votes lie in the middle of the crop; a box in its corner is about something else."""
+        outputs = estimator._network.run(np.zeros((1, 3, 128, 128), np.float32))
+        scores, offsets = (value[0] for value in outputs)
+        M, options = np.eye(3)[:2], ObjectPoseOptions()
+        for box, found in (((30, 30, 70, 70), True), ((2, 2, 10, 10), False)):
+            detection = Detection2D("block", 0.9, np.array(box, float))
+            group = estimator._group_of(detection, M, scores, offsets, options)
+            assert (group is not None) == found
 
     def test_target_objects(self, scene, estimator):
         estimator.options = ObjectPoseOptions(target_objects=("can",))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import kd_pose.pnp
 from kd_pose.geometry import (
     box_corners,
     make_pose,
@@ -14,6 +15,16 @@ from kd_pose.pnp import pose_covariance, solve_pnp
 
 K = np.array([[600.0, 0, 320], [0, 605, 240], [0, 0, 1]])
 CORNERS = box_corners((-0.06, -0.04, -0.05), (0.06, 0.04, 0.05))
+
+
+@pytest.fixture(autouse=True, params=["poselib", "opencv"])
+def solver(request, monkeypatch):
+    """Everything must hold with PoseLib and, where that is not installed, with OpenCV alone."""
+    if request.param == "poselib":
+        pytest.importorskip("poselib")
+    else:
+        monkeypatch.setattr(kd_pose.pnp, "poselib", None)
+    return request.param
 
 
 def project(points, T):

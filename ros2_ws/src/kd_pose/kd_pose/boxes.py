@@ -5,7 +5,8 @@ Boxes are `xyxy` or `xywh` with continuous edges in pixels (see `crop.py`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -61,10 +62,10 @@ def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> np.nda
 
 
 def decode_boxes(
-    instances: Sequence["VoteInstance"],
+    instances: Sequence[VoteInstance],
     M: np.ndarray,
     names: Sequence[str] | None = None,
-) -> list["Detection2D"]:
+) -> list[Detection2D]:
     """Detector instances (votes for two box corners, input px) -> boxes in image px.
 
     Every corner is the mean of the member votes weighted by their scores. `M` (2, 3) is the affine

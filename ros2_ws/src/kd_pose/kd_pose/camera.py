@@ -9,8 +9,8 @@ equidistant (k1..k4, Kannala and Brandt 2006, OpenCV's fisheye).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import cv2
 import numpy as np
@@ -120,7 +120,7 @@ class Camera:
         rectified: bool = False,
         roi: tuple[int, int, int, int] | None = None,
         binning: tuple[int, int] = (0, 0),
-    ) -> "Camera":
+    ) -> Camera:
         """The camera of the image that comes with a sensor_msgs/CameraInfo.
 
         K9, P12: row-major 3x3 and 3x4. width, height: of the full, unbinned sensor image.

@@ -8,7 +8,7 @@ with any colour vision tell apart.
 from __future__ import annotations
 
 import zlib
-from typing import Sequence
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -100,7 +100,7 @@ def draw_detections(
     return brush.canvas
 
 
-def _draw_box(brush: "_Brush", item: ObjectPose, camera: Camera, colour) -> None:
+def _draw_box(brush: _Brush, item: ObjectPose, camera: Camera, colour) -> None:
     spec = item.spec
     corners = transform_points(item.T_cam_obj, box_corners(spec.box_min, spec.box_max))
     near = 0.02 * spec.diameter
@@ -131,7 +131,7 @@ def _draw_box(brush: "_Brush", item: ObjectPose, camera: Camera, colour) -> None
                 brush.line(path, colour, 1.2 if coasting else 2.0, outlined=not coasting)
 
 
-def _draw_axes(brush: "_Brush", item: ObjectPose, camera: Camera) -> None:
+def _draw_axes(brush: _Brush, item: ObjectPose, camera: Camera) -> None:
     length = AXIS_LENGTH * item.spec.diameter
     ends = transform_points(item.T_cam_obj, np.vstack([np.zeros(3), length * np.eye(3)]))
     near = 0.02 * item.spec.diameter

@@ -169,7 +169,7 @@ class Manifest:
         return json.dumps(asdict(self), allow_nan=False)
 
     @classmethod
-    def from_json(cls, text: str, source: str = "manifest") -> "Manifest":
+    def from_json(cls, text: str, source: str = "manifest") -> Manifest:
         """Parse strictly: unknown, missing or wrong keys are errors that begin with `source`."""
         try:
             data = json.loads(text)

@@ -2,18 +2,25 @@
 
 The solver is PoseLib (Larsson, BSD-3): LO-RANSAC over P3P with a truncated least-squares
 refinement. On votes it is several times faster than cv2.solvePnPRansac with EPNP and holds where
-that one breaks down, beyond half outliers (benchmarks/pnp.py). PoseLib's sampler has a fixed seed,
-so the same votes always give the same pose.
+that one breaks down, beyond half outliers (benchmarks/pnp.py). PoseLib has no wheels for ARM;
+where it is not installed, OpenCV's RANSAC over AP3P with a Levenberg-Marquardt refinement takes
+its place: as robust, several times slower. Never EPNP or SQPNP, which fail with many outliers.
+Both samplers have fixed seeds, so the same votes always give the same pose.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
-import poselib
 
 from kd_pose.geometry import make_pose
+
+try:
+    import poselib
+except ImportError:
+    poselib = None
 
 MIN_POINTS = 4  # three give up to four poses
 # A rank test on the 3x3 scatter: points nearer than this to one line, relative to their length.
@@ -107,6 +114,8 @@ def _search(
     xyz: np.ndarray, uv: np.ndarray, K: np.ndarray, max_error_px: float, max_iterations: int
 ) -> np.ndarray | None:
     """Pose (4, 4) from RANSAC over the first points and a refinement over all, or None."""
+    if poselib is None:
+        return _search_opencv(xyz, uv, K, max_error_px, max_iterations)
     fx, skew, cx, fy, cy = K[0, 0], K[0, 1], K[0, 2], K[1, 1], K[1, 2]
     if skew:
         uv = uv - np.outer((uv[:, 1] - cy) * (skew / fy), (1.0, 0.0))
@@ -132,6 +141,34 @@ def _search(
     except (RuntimeError, ValueError):
         return None
     T = make_pose(pose.R, pose.t)
+    return T if np.isfinite(T.sum()) else None
+
+
+def _search_opencv(
+    xyz: np.ndarray, uv: np.ndarray, K: np.ndarray, max_error_px: float, max_iterations: int
+) -> np.ndarray | None:
+    """`_search` without PoseLib."""
+    # OpenCV ignores skew: take it out of the pixels.
+    uv = uv - np.outer((uv[:, 1] - K[1, 2]) * (K[0, 1] / K[1, 1]), (1.0, 0.0))
+    straight = np.array([[K[0, 0], 0, K[0, 2]], [0, K[1, 1], K[1, 2]], [0, 0, 1]])
+    n = MAX_SEARCH_POINTS
+    try:
+        found, turn, shift, inliers = cv2.solvePnPRansac(
+            xyz[:n], uv[:n], straight, None,
+            iterationsCount=int(max_iterations), reprojectionError=float(max_error_px),
+            confidence=SUCCESS_PROBABILITY, flags=cv2.SOLVEPNP_AP3P,
+        )
+        if not found or inliers is None or len(inliers) < MIN_POINTS:
+            return None
+        T = make_pose(cv2.Rodrigues(turn)[0], shift)
+        for _ in range(2):  # the second time with the inliers of the refined pose
+            near = _squared_errors(T, xyz, uv, straight) <= max_error_px * max_error_px
+            if np.count_nonzero(near) < MIN_POINTS:
+                return None
+            turn, shift = cv2.solvePnPRefineLM(xyz[near], uv[near], straight, None, turn, shift)
+            T = make_pose(cv2.Rodrigues(turn)[0], shift)
+    except cv2.error:
+        return None
     return T if np.isfinite(T.sum()) else None
 
 
@@ -172,8 +209,8 @@ def pose_covariance(
     radians): the order of ROS's PoseWithCovariance. sigma^2 is the residuals' own variance with
     2n - 6 degrees of freedom, over the `inliers` (N,) bool.
     effective_points: how many independent points the inliers are worth. Votes of neighbouring
-        cells for one corner err alike, so n votes teach less than n measurements; the covariance is
-        multiplied by n / effective_points. None = all independent.
+        cells for one corner err alike, so n votes teach less than n measurements; the covariance
+        is multiplied by n / effective_points. None = all independent.
     Returns None with too few points, a point behind the camera or an unobserved direction.
     """
     xyz = np.asarray(points3d, dtype=np.float64).reshape(-1, 3)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class VoteNetwork:
         self.names = tuple(spec.name for spec in manifest.objects)
         self.grid = VoteGrid(manifest.input_size, manifest.strides, manifest.anchor_scale)
         self.session = open_session(path, backend, device, precision, threads)
+        self._buffer: np.ndarray | None = None
         self._check_shapes()
 
     def _check_shapes(self) -> None:
@@ -71,8 +72,14 @@ class VoteNetwork:
     def prepare(
         self, image: np.ndarray, affines: Sequence[np.ndarray], channel_order: str
     ) -> np.ndarray:
-        """Regions of an image, given by affines (2, 3) image -> input, as (B, 3, h, w) float32."""
+        """Regions of an image, given by affines (2, 3) image -> input, as (B, 3, h, w) float32.
+
+        The result is a buffer that the next call overwrites.
+        """
         manifest = self.manifest
+        width, height = manifest.input_size
+        if self._buffer is None or len(self._buffer) < len(affines):
+            self._buffer = np.empty((len(affines), 3, height, width), dtype=np.float32)
         return crop_batch(
             image,
             affines,
@@ -80,6 +87,7 @@ class VoteNetwork:
             manifest.mean,
             manifest.std,
             self.swap_channels(channel_order),
+            out=self._buffer[: len(affines)],
         )
 
     def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

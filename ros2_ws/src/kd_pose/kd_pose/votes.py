@@ -12,9 +12,9 @@ Cells of all levels form one list, fine to coarse, row-major inside a level.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Sequence
 
 import numpy as np
 
