@@ -18,7 +18,6 @@ from geometry_msgs.msg import (
     Pose,
     PoseWithCovariance,
     PoseWithCovarianceStamped,
-    Quaternion,
     Vector3,
 )
 from sensor_msgs.msg import CameraInfo
@@ -99,24 +98,34 @@ def detections_from_message(message: Any) -> list[Detection2D]:
 # --- outputs -----------------------------------------------------------------------------------
 
 
+def set_pose(message: Pose, xyz: Sequence[float], xyzw: Sequence[float]) -> None:
+    """Fill in place: a constructor with arguments builds its defaults first and drops them."""
+    position, orientation = message.position, message.orientation
+    position.x, position.y, position.z = xyz
+    orientation.x, orientation.y, orientation.z, orientation.w = xyzw
+
+
 def pose_message(T: np.ndarray) -> Pose:
     """Transform (4, 4) in metres -> geometry_msgs/Pose."""
-    x, y, z, w = quaternion_from_matrix(T[:3, :3]).tolist()
-    px, py, pz = T[:3, 3].tolist()
-    return Pose(position=Point(x=px, y=py, z=pz), orientation=Quaternion(x=x, y=y, z=z, w=w))
-
-
-def covariance_message(item: Result) -> PoseWithCovariance:
-    """Pose with its covariance; zeros where that is not known."""
-    message = PoseWithCovariance(pose=pose_message(item.T_cam_obj))
-    if item.covariance is not None:
-        message.covariance = np.ascontiguousarray(item.covariance, np.float64).reshape(36)
+    message = Pose()
+    set_pose(message, T[:3, 3].tolist(), quaternion_from_matrix(T[:3, :3]).tolist())
     return message
 
 
-def box_center_pose(item: Result) -> Pose:
-    """Centre of the object's bounding box, in the camera frame, axes as the mesh's."""
-    return pose_message(item.T_cam_obj @ make_pose(np.eye(3), np.array(item.spec.box_center)))
+def set_covariance(message: PoseWithCovariance, item: Result) -> None:
+    """Pose with its covariance; zeros where that is not known."""
+    T = item.T_cam_obj
+    set_pose(message.pose, T[:3, 3].tolist(), quaternion_from_matrix(T[:3, :3]).tolist())
+    if item.covariance is not None:
+        message.covariance = np.ascontiguousarray(item.covariance, np.float64).reshape(36)
+
+
+def set_box(center: Pose, size: Vector3, item: Result) -> None:
+    """Centre of the object's bounding box in the camera frame, axes as the mesh's; full size."""
+    R, t = item.T_cam_obj[:3, :3], item.T_cam_obj[:3, 3]
+    xyz = (R @ np.array(item.spec.box_center) + t).tolist()
+    set_pose(center, xyz, quaternion_from_matrix(R).tolist())
+    size.x, size.y, size.z = item.spec.box_size
 
 
 def vector(values: Sequence[float]) -> Vector3:
@@ -124,21 +133,19 @@ def vector(values: Sequence[float]) -> Vector3:
 
 
 def object_message(item: Result, header: Header) -> ObjectPose:
-    return ObjectPose(
-        class_id=item.class_id,
-        id=item.id,
-        track_state=int(item.track_state),
-        score=float(item.score),
-        pose=covariance_message(item),
-        covariance_valid=item.covariance is not None,
-        box_center=box_center_pose(item),
-        box_size=vector(item.spec.box_size),
-        keypoints_xy=float_array(item.keypoints_xy),
-        keypoint_scores=float_array(item.keypoint_scores),
-        reprojection_error_px=float(item.reprojection_error_px),
-        inliers=min(int(item.inliers), 65535),
-        last_seen=header.stamp,
-    )
+    message = ObjectPose()
+    message.class_id, message.id = item.class_id, item.id
+    message.track_state = int(item.track_state)
+    message.score = float(item.score)
+    set_covariance(message.pose, item)
+    message.covariance_valid = item.covariance is not None
+    set_box(message.box_center, message.box_size, item)
+    message.keypoints_xy = float_array(item.keypoints_xy)
+    message.keypoint_scores = float_array(item.keypoint_scores)
+    message.reprojection_error_px = float(item.reprojection_error_px)
+    message.inliers = min(int(item.inliers), 65535)
+    message.last_seen = header.stamp
+    return message
 
 
 def objects_message(frame: ObjectPoseFrame, header: Header) -> ObjectPoseArray:
@@ -155,7 +162,9 @@ def target_message(
     if not found:
         return None
     best = max(found, key=lambda item: item.score)
-    return PoseWithCovarianceStamped(header=header, pose=covariance_message(best))
+    message = PoseWithCovarianceStamped(header=header)
+    set_covariance(message.pose, best)
+    return message
 
 
 def detections_message(frame: ObjectPoseFrame, header: Header) -> Any:
@@ -164,12 +173,12 @@ def detections_message(frame: ObjectPoseFrame, header: Header) -> Any:
 
     message = Detection3DArray(header=header)
     for item in frame.objects:
-        hypothesis = ObjectHypothesisWithPose(pose=covariance_message(item))
+        hypothesis = ObjectHypothesisWithPose()
+        set_covariance(hypothesis.pose, item)
         hypothesis.hypothesis.class_id = item.class_id
         hypothesis.hypothesis.score = float(item.score)
         detection = Detection3D(header=header, results=[hypothesis], id=item.id)
-        detection.bbox.center = box_center_pose(item)
-        detection.bbox.size = vector(item.spec.box_size)
+        set_box(detection.bbox.center, detection.bbox.size, item)
         message.detections.append(detection)
     return message
 

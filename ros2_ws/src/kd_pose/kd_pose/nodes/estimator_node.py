@@ -244,7 +244,8 @@ class EstimatorNode(LifecycleNode):
             if worker.is_alive():
                 self._worker = worker
                 raise RuntimeError(f"the network has not answered for {WORKER_STOP_S:.0f} s")
-            self.publish_cleared()
+            if self.context.ok():  # after Ctrl-C nothing can be published any more
+                self.publish_cleared()
 
     def _clean_up(self) -> None:
         for publisher in self._outputs:
