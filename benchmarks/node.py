@@ -3,9 +3,10 @@
     python benchmarks/node.py              both
     python benchmarks/node.py --seconds 5  longer
 
-(a) Overhead: from the image's callback to the publication of results, without the estimator (a fake
-    that answers with constants), in its own process, against one hop of the same typed VGA image
-    through rclpy within one process. In one run, alternating, so that a busy machine slows both. Goal: ratio <= 1.0.
+(a) Overhead: from the image's callback to the publication of results, without the estimator (a
+    fake that answers with constants), in its own process, against one hop of the same typed VGA
+    image through rclpy within one process. In one run, alternating, so that a busy machine slows
+    both. Goal: ratio <= 1.0.
 (b) Freshness: 30 Hz in, a network of 100 ms: age of results when they arrive, in network times.
     Goal: 95th percentile <= 2.2.
 The last line of each part is the ratio.

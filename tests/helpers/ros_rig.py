@@ -137,7 +137,8 @@ class Rig:
         return self
 
     def wait_connected(self):
-        wait_for(lambda: self.image.get_subscription_count() and self.info.get_subscription_count())
+        wait_for(self.image.get_subscription_count)
+        wait_for(self.info.get_subscription_count)
         names = [name for name in self.received if name != "diagnostics"]
         prefix = f"{self.namespace}/object_pose"
         wait_for(lambda: all(

@@ -90,7 +90,10 @@ def test_compressed_there_and_back():
         assert np.abs(found.astype(int) - image).max() < 6
 
 
-@pytest.mark.parametrize("data", [b"", b"junk", cv2.imencode(".png", np.ones((9, 9)))[1].tobytes()[:20]])
+CUT_PNG = cv2.imencode(".png", np.ones((9, 9), np.uint8))[1].tobytes()[:20]
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", CUT_PNG], ids=["empty", "junk", "cut"])
 def test_damaged_compressed_images(data):
     with pytest.raises(ImageError, match="cannot be decoded"):
         colour_from_compressed(CompressedImage(format="jpeg", data=data))

@@ -212,7 +212,8 @@ def test_parameters_are_checked_while_active(models):
         assert "range" in refuse("score_threshold", 1.5)
         assert "range" in refuse("max_instances", 0)
         assert "list of texts" in refuse("target_objects", "block")
-        good = [Parameter("target_objects", value=["can"]), Parameter("primary_target", value="can"),
+        good = [Parameter("target_objects", value=["can"]),
+                Parameter("primary_target", value="can"),
                 Parameter("score_threshold", value=0.4), Parameter("min_inliers", value=9),
                 Parameter("max_reprojection_error_px", value=3.0)]
         assert rig.node.set_parameters_atomically(good).successful

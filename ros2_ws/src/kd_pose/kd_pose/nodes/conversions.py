@@ -1,8 +1,8 @@
 """Results -> messages, and messages -> cameras and boxes. No node, no publisher.
 
 Notable: float arrays go through `array.array('f')`, which rclpy takes as it is (10 people of 133
-points: 0.015 ms instead of 4.3 ms with a message per point). `pose` is the mesh frame in the image's
-optical frame; a box's centre is the mesh frame moved by the middle of the object's bounding box.
+points: 0.015 ms instead of 4.3 ms with a message per point). `pose` is the mesh frame in the
+image's optical frame; a box's centre is the mesh frame moved by the middle of the object's box.
 vision_msgs is optional and imported only inside the functions that need it.
 """
 

@@ -5,8 +5,8 @@ newest complete frame, converts it, asks the estimator, and publishes. So a slow
 results rarer, never older. A subclass says what is estimated through `load`, `check`, `apply`,
 `create_outputs`, `estimate`, `publish_results`, `publish_pictures` and `publish_cleared`.
 
-Notable: rclpy swallows exceptions of lifecycle callbacks, so each is wrapped, logged and turned into
-FAILURE, which leaves the node where it was. Every output has the header of its image.
+Notable: rclpy swallows exceptions of lifecycle callbacks, so each is wrapped, logged and turned
+into FAILURE, which leaves the node where it was. Every output has the header of its image.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Subscriptions of a node: they store messages and know what is wrong with their topics.
 
-Notable: inputs are best effort, so they match every publisher; `qos_overrides.<topic>.subscription.*`
-parameters change that, and a mismatch that results is put into words. With the policy "latest" a
-second, latched subscription also takes a camera_info that was published once, long ago.
+Notable: inputs are best effort, so they match every publisher; parameters
+`qos_overrides.<topic>.subscription.*` change that, and a mismatch that results is put into words.
+With the policy "latest" a second, latched subscription also takes a camera_info that was published
+once, long ago.
 """
 
 from __future__ import annotations

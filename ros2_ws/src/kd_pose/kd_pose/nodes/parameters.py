@@ -1,7 +1,7 @@
 """Parameters as one table a node: name, default, limits, meaning, and when they may change.
 
-The table is the only place where a parameter is described. Declaration, validation, the YAML file's
-test and the documentation are all made from it. A parameter's type is that of its default. Ranges
+The table is the only place where a parameter is described: declaration and validation are made
+from it, and the YAML file is tested against it. A parameter's type is that of its default. Ranges
 are in the ROS descriptors, so that `ros2 param describe` and rqt show them; choices and lists are
 checked here, with a reason, because rclpy has no descriptor for them.
 """
