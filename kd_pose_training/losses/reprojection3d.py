@@ -16,14 +16,17 @@ def ray_offsets(points_px: Tensor, K: Tensor, points_cam: Tensor) -> Tensor:
     """Vector from each camera-frame point to its foot on the ray through an image point.
 
     Args:
-        points_px: (..., 2) pixels. K: (..., 3, 3) pinhole matrix. points_cam: (..., 3) metres.
+        points_px: (..., 2) pixels. K: (..., 3, 3) pinhole matrix, also of a rotated crop (any
+            upper left 2x2). points_cam: (..., 3) metres.
 
     Returns:
         (..., 3) metres; leading shapes broadcast.
     """
-    # Solved by hand: cheaper than an inverse and exact for the usual upper-triangular K.
-    y = (points_px[..., 1] - K[..., 1, 2]) / K[..., 1, 1]
-    x = (points_px[..., 0] - K[..., 0, 2] - K[..., 0, 1] * y) / K[..., 0, 0]
+    # Solved by hand (Cramer's rule): cheaper than an inverse.
+    u, v = points_px[..., 0] - K[..., 0, 2], points_px[..., 1] - K[..., 1, 2]
+    determinant = K[..., 0, 0] * K[..., 1, 1] - K[..., 0, 1] * K[..., 1, 0]
+    x = (K[..., 1, 1] * u - K[..., 0, 1] * v) / determinant
+    y = (K[..., 0, 0] * v - K[..., 1, 0] * u) / determinant
     ray = torch.stack([x, y, torch.ones_like(x)], -1)
     ray = ray / ray.norm(dim=-1, keepdim=True)
     return (ray * points_cam).sum(-1, keepdim=True) * ray - points_cam
