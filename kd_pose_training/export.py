@@ -1,0 +1,343 @@
+"""From a checkpoint to the one file a robot needs: an ONNX graph with its manifest inside.
+
+The file appears only after its own outputs, computed by the engine of the runtime, were found to
+agree with torch. It is written beside and renamed, so an earlier file survives any failure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kd_pose.backends import open_session
+from kd_pose.manifest import METADATA_KEY, Manifest, ObjectSpec, read_manifest
+from kd_pose_training.config import TrainConfig, from_dict, split_folder, to_dict
+from kd_pose_training.engine.checkpoint import BEST, LAST, load_checkpoint
+from kd_pose_training.models import build_model
+
+OPSET = 18  # read by onnxruntime 1.14 and later and by TensorRT 10
+IR_VERSION = 10  # older engines refuse files that only claim to be newer
+SCORE_TOLERANCE = 1e-4  # absolute, scores are 0..1
+OFFSET_TOLERANCE = 1e-3  # relative to the largest offset of the comparison
+PARITY_BATCHES = (1, 3)
+
+
+class ExportError(ValueError):
+    """A network that cannot be exported faithfully; the message names the file."""
+
+
+class ExportedNetwork(nn.Module):
+    """What the file computes: scores instead of logits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> scores (B, N, C), offsets (B, N, C, K, 2)."""
+        logits, offsets = self.network(image)
+        return logits.sigmoid(), offsets
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Largest differences between the file and torch. scores: absolute. offsets: relative to the
+    largest offset."""
+
+    scores: float
+    offsets: float
+
+    @property
+    def holds(self) -> bool:
+        return self.scores <= SCORE_TOLERANCE and self.offsets <= OFFSET_TOLERANCE
+
+
+def export(checkpoint: str | Path, output: str | Path, *, use_ema: bool = True,
+           score_threshold: float | None = None, metrics: Mapping[str, Any] | None = None,
+           inputs: np.ndarray | None = None, opset: int = OPSET) -> Path:
+    """Write the network of a checkpoint as an ONNX file with its manifest.
+
+    Args:
+        checkpoint: a checkpoint file, or the folder of a run (its best.pt, else its last.pt).
+        output: file to write, ending in ``.onnx``; an earlier one is replaced on success only.
+        use_ema: take the averaged weights, where the run kept any.
+        score_threshold: written to the manifest; None leaves its default.
+        metrics: what the model scored, for the manifest.
+        inputs: (n, 3, H, W) normalised pictures to compare on, beside random ones; by default a
+            few of the run's own data, if they are still there.
+
+    Returns:
+        The output's path.
+
+    Raises:
+        ExportError: wrong ending, or the file does not compute what torch computes.
+        ValueError: the checkpoint cannot be read.
+    """
+    output, checkpoint = Path(output), find_checkpoint(checkpoint)
+    if output.suffix != ".onnx":
+        raise ExportError(f"{output}: the file's name must end in .onnx")
+    state = load_checkpoint(checkpoint)
+    config = from_dict(state["config"], str(checkpoint))
+    network = ExportedNetwork(_network(state, config, use_ema)).eval()
+    note = "given"
+    if inputs is None:
+        inputs, note = real_inputs(config)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    beside = output.with_name(f".{output.stem}.{os.getpid()}.part.onnx")
+    try:
+        write_graph(network, config.data.input_size, beside, opset)
+        parity = measure_parity(network, beside, parity_inputs(config.data.input_size, inputs))
+        if not parity.holds:
+            raise ExportError(
+                f"{output}: not written, since the ONNX file does not compute what torch "
+                f"computes: scores differ by {parity.scores:.2g} (allowed {SCORE_TOLERANCE:g}), "
+                f"offsets by {parity.offsets:.2g} of the largest (allowed {OFFSET_TOLERANCE:g})")
+        notes = _provenance(state, checkpoint, use_ema, opset)
+        notes["parity"] = {**dataclasses.asdict(parity), "pictures": note}
+        manifest = _manifest(config, state["objects"], notes, metrics or {}, score_threshold)
+        embed_manifest(beside, manifest)
+        os.replace(beside, output)
+    finally:
+        beside.unlink(missing_ok=True)
+    return output
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint file itself, or the one to use of a run's folder.
+
+    Raises:
+        ExportError: the folder holds none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in (BEST, LAST):
+        if (path / name).is_file():
+            return path / name
+    raise ExportError(f"{path}: holds neither {BEST} nor {LAST}; is it the folder of a run?")
+
+
+def write_graph(network: nn.Module, input_size: tuple[int, int], path: Path, opset: int) -> None:
+    """Trace the network and write its graph with a free batch size, weights included.
+
+    Args:
+        network: in eval mode. input_size: (width, height), fixed in the file.
+    """
+    width, height = input_size
+    # Two pictures: tracing with one would let the exporter take the batch for a constant.
+    example = torch.zeros(2, 3, height, width)
+    with _quiet_exporter():
+        program = torch.onnx.export(
+            network, (example,), dynamo=True, input_names=["image"],
+            output_names=["scores", "offsets"], opset_version=opset, verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},))
+    model = program.model_proto
+    model.ir_version = min(model.ir_version, IR_VERSION)
+    _drop_debug_notes(model)
+    _save(model, path)
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Without the exporter's notes on packages that are not needed and its own old calls."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _drop_debug_notes(model: Any) -> None:
+    """Remove the tracer's notes (source lines, local paths) from every node and value."""
+    graph = model.graph
+    for part in (graph.node, graph.value_info, graph.input, graph.output, graph.initializer):
+        for item in part:
+            del item.metadata_props[:]
+            item.doc_string = ""
+    del graph.metadata_props[:]
+    model.doc_string = graph.doc_string = ""
+
+
+def parity_inputs(input_size: tuple[int, int], real: np.ndarray | None) -> list[np.ndarray]:
+    """Batches to compare on: noise, and real pictures where there are any."""
+    width, height = input_size
+    rng = np.random.default_rng(0)
+    batches = [rng.standard_normal((count, 3, height, width), dtype=np.float32)
+               for count in PARITY_BATCHES]
+    if real is not None and len(real):
+        for count in PARITY_BATCHES:
+            rows = np.arange(count) % len(real)
+            batches.append(np.ascontiguousarray(real[rows], dtype=np.float32))
+    return batches
+
+
+@torch.no_grad()
+def measure_parity(network: nn.Module, path: Path, batches: Sequence[np.ndarray]) -> Parity:
+    """Largest differences of the file's outputs, by the runtime's engine on the CPU, to torch."""
+    session = open_session(path, "onnxruntime", "cpu", threads=2)
+    scores, offsets = 0.0, 0.0
+    try:
+        for batch in batches:
+            expected = [value.numpy() for value in network(torch.from_numpy(batch))]
+            found = session.run({"image": batch})
+            for name, value in zip(("scores", "offsets"), expected):
+                if found[name].shape != value.shape:
+                    raise ExportError(f"{path}: {name} has the shape {found[name].shape}, "
+                                      f"torch gives {value.shape}")
+            scores = _larger(scores, np.abs(found["scores"] - expected[0]).max())
+            scale = max(float(np.abs(expected[1]).max()), 1e-6)
+            offsets = _larger(offsets, np.abs(found["offsets"] - expected[1]).max() / scale)
+    finally:
+        session.close()
+    return Parity(scores, offsets)
+
+
+def _larger(a: float, b: float) -> float:
+    """The maximum, infinite where a number is none: NaN must not pass for agreement."""
+    return max(a, float(b)) if np.isfinite(b) else float("inf")
+
+
+def real_inputs(config: TrainConfig, count: int = 3) -> tuple[np.ndarray | None, str]:
+    """A few pictures of the run's validation (or training) data, and where they are from.
+
+    None where the data are no longer there: a model can be exported without them.
+    """
+    for entry in (*config.data.val, *config.data.train):
+        root, split = split_folder(entry)
+        if not (Path(root) / split).is_dir():
+            continue
+        try:
+            return _samples(config, root, split, count), entry
+        except (ValueError, OSError, ImportError) as error:
+            return None, f"none ({type(error).__name__} in {entry})"
+    return None, "none (the run's data are not here)"
+
+
+def _samples(config: TrainConfig, root: str, split: str, count: int) -> np.ndarray:
+    from kd_pose_training.data.bop import BopDataset
+    from kd_pose_training.data.object_dataset import ObjectVoteDataset
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache="none"))
+    dataset = BopDataset(root, split, objects=config.data.objects or None)
+    grid = build_model(config.model).grid(config.data.input_size)
+    samples = ObjectVoteDataset([dataset], config, grid, False)
+    chosen = np.linspace(0, len(samples) - 1, count).astype(int)
+    return np.concatenate([samples[int(index)].images.numpy() for index in chosen])
+
+
+def embed_manifest(path: Path, manifest: Manifest) -> None:
+    """Put a manifest into an ONNX file, in place of the one that it may have.
+
+    The file is replaced whole or not at all, and read back by the runtime's own reader.
+    """
+    import onnx
+    path = Path(path)
+    model = onnx.load(str(path))
+    kept = [entry for entry in model.metadata_props if entry.key != METADATA_KEY]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    model.metadata_props.add(key=METADATA_KEY, value=manifest.to_json())
+    model.producer_name, _, model.producer_version = manifest.producer.partition(" ")
+    beside = path.with_name(f".{path.stem}.{os.getpid()}.manifest.onnx")
+    try:
+        _save(model, beside)
+        if read_manifest(beside) != manifest:
+            raise ExportError(f"{path}: the manifest does not read back as it was written")
+        if path.exists():
+            shutil.copymode(path, beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def set_manifest_metrics(path: str | Path, metrics: Mapping[str, Any],
+                         covariance_scale: float | None = None) -> Manifest:
+    """Note in an exported file what it scored, and the calibrated scale of its covariance.
+
+    Raises:
+        ModelFileError: not a file of this project. ValueError: metrics are not plain data.
+    """
+    manifest = read_manifest(path)
+    changes: dict[str, Any] = {"metrics": {**manifest.metrics, **_plain(metrics)}}
+    if covariance_scale is not None:
+        changes["covariance_scale"] = float(covariance_scale)
+    manifest = dataclasses.replace(manifest, **changes)
+    embed_manifest(Path(path), manifest)
+    return manifest
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON data as it reads back (tuples become lists); NaN and infinity are refused."""
+    return json.loads(json.dumps(dict(values), allow_nan=False))
+
+
+def _save(model: Any, path: Path) -> None:
+    data = model.SerializeToString()
+    with open(path, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _network(state: Mapping[str, Any], config: TrainConfig, use_ema: bool) -> nn.Module:
+    network = build_model(config.model)
+    averaged = use_ema and state["average"]
+    network.load_state_dict(state["average"]["network"] if averaged else state["network"])
+    return network
+
+
+def _manifest(config: TrainConfig, objects: Sequence[Mapping[str, Any]], training: dict,
+              metrics: Mapping[str, Any], score_threshold: float | None) -> Manifest:
+    extra = {} if score_threshold is None else {"score_threshold": score_threshold}
+    return Manifest(
+        task=config.task, input_size=config.data.input_size, mean=config.data.mean,
+        std=config.data.std, channel_order="rgb", strides=config.model.strides,
+        anchor_scale=config.model.anchor_scale, num_keypoints=config.model.num_keypoints,
+        objects=tuple(ObjectSpec(**spec) for spec in objects), crop_pad=config.data.crop_pad,
+        cells_per_instance=config.data.cells_per_instance, training=_plain(training),
+        metrics=_plain(metrics), producer=f"kd_pose {package_version()}", **extra)
+
+
+def _provenance(state: Mapping[str, Any], checkpoint: Path, use_ema: bool,
+                opset: int) -> dict[str, Any]:
+    config = from_dict(state["config"], str(checkpoint))
+    return {
+        "config": to_dict(config),
+        "checkpoint": checkpoint.name,
+        "iteration": state["iteration"],
+        "iterations": state["iterations"],
+        "seed": config.trainer.seed,
+        "averaged_weights": bool(use_ema and state["average"]),
+        "parameters": int(sum(value.numel() for value in build_model(config.model).parameters())),
+        "opset": opset,
+        "versions": {"kd_pose": package_version(), "torch": torch.__version__,
+                     "python": platform.python_version()},
+        "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def package_version() -> str:
+    """Version of the installed package, "0" in a source tree that was not installed."""
+    try:
+        return importlib.metadata.version("kd_pose")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
