@@ -1,0 +1,122 @@
+"""``kd-pose-train evaluate``: ADD, ADD-S and reprojection error of an exported model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kd_pose_training.evaluation.object_pose import EvaluationResult
+
+_EPILOG = """\
+examples:
+  kd-pose-train evaluate student.onnx --data data/objects:test --out runs/report
+  kd-pose-train evaluate student.onnx --detector detector.onnx --boxes both \\
+      --data data/objects:test --out runs/report --write-metrics
+  kd-pose-train evaluate student.onnx --data data/objects:val --out runs/report \\
+      --calibrate-covariance --write-metrics
+
+OUT holds report.json with every single target, and sheet_oracle.jpg / sheet_detected.jpg with the
+worst and the best estimates. Recalls count every instance that is visible enough (--min-visib);
+one that is not found is a failure. (S) in the table: symmetric, measured by ADD-S.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand ``evaluate``."""
+    parser = subparsers.add_parser(
+        "evaluate", help="score an exported model on a BOP folder", epilog=_EPILOG,
+        description="Score an exported model on a BOP folder with the estimator of the node.",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    parser.add_argument("--detector", type=Path, metavar="DETECTOR.onnx")
+    parser.add_argument("--data", required=True, metavar="ROOT:SPLIT", help="BOP split folder")
+    parser.add_argument("--boxes", choices=("oracle", "detected", "both"),
+                        help="true boxes, the detector's, or one after the other (default: both "
+                        "with a detector, else oracle)")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--limit", type=int, default=0, metavar="N",
+                        help="at most N frames, spread evenly")
+    parser.add_argument("--min-visib", type=float, default=0.1, metavar="SHARE",
+                        help="targets are at least this visible (default %(default)s)")
+    parser.add_argument("--score-threshold", type=float, metavar="S")
+    parser.add_argument("--detector-score-threshold", type=float, metavar="S")
+    parser.add_argument("--backend", default="auto", help="auto, onnxruntime or openvino")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda:<n>")
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--calibrate-covariance", action="store_true",
+                        help="find the factor that makes pose covariances fit the errors")
+    parser.add_argument("--write-metrics", action="store_true",
+                        help="write summary and covariance factor into MODEL.onnx")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from kd_pose.manifest import read_manifest
+    from kd_pose_training.config import split_folder
+    from kd_pose_training.data.bop import BopDataset
+    _check(options)
+    names = {spec.name for spec in read_manifest(options.model).objects}
+    root, split = split_folder(options.data)
+    dataset = BopDataset(root, split)
+    if not names & {model.name for model in dataset.models.values()}:
+        there = ", ".join(sorted(model.name for model in dataset.models.values()))
+        raise ValueError(f"{options.data}: has {there}; {options.model} knows "
+                         f"{', '.join(sorted(names))}")
+    report = evaluate_all(options, dataset)
+    if options.write_metrics:
+        from kd_pose_training.export import set_manifest_metrics
+        set_manifest_metrics(options.model, report["summary"], report.get("covariance_scale"))
+        print(f"{options.model}: metrics written into its manifest")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.boxes is None:
+        options.boxes = "both" if options.detector else "oracle"
+    if options.boxes != "oracle" and options.detector is None:
+        raise ValueError(f"--boxes {options.boxes} needs --detector")
+    if options.limit < 0:
+        raise ValueError(f"--limit must be 0 (all) or more, got {options.limit}")
+    root, _, split = options.data.rpartition(":")
+    if not (root and split):
+        raise ValueError(f"--data must be ROOT:SPLIT, got {options.data!r}")
+
+
+def evaluate_all(options: argparse.Namespace, dataset: Any) -> dict[str, Any]:
+    """Evaluate with each kind of boxes, print the tables, write report and pictures."""
+    from kd_pose.object_pose import ObjectPoseOptions
+    from kd_pose_training.evaluation.calibration import calibrate
+    from kd_pose_training.evaluation.object_pose import evaluate
+    from kd_pose_training.evaluation.report import summarise, table, write_report
+    kinds = ("oracle", "detected") if options.boxes == "both" else (options.boxes,)
+    thresholds = ObjectPoseOptions(score_threshold=options.score_threshold,
+                                   detector_score_threshold=options.detector_score_threshold)
+    settings = {"limit": options.limit, "min_visib": options.min_visib, "options": thresholds,
+                "backend": options.backend, "device": options.device, "threads": options.threads}
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for kind in kinds:
+        results[kind] = evaluate(options.model, options.detector, dataset, boxes=kind, **settings)
+        print(table(summarise(results[kind])), end="\n\n", flush=True)
+    notes = {}
+    if options.calibrate_covariance:
+        notes["covariance_scale"] = calibrate(options.model, options.detector, dataset,
+                                              boxes=kinds[-1], **settings)
+        print(f"covariance_scale: {notes['covariance_scale']:.3g}")
+    report = write_report(results, options.out / "report.json", notes)
+    for kind, result in results.items():
+        _write_sheet(result, dataset, options.out / f"sheet_{kind}.jpg")
+    print(f"{options.out}: report.json and pictures of the worst and best")
+    return report
+
+
+def _write_sheet(result: EvaluationResult, dataset: Any, path: Path) -> None:
+    import cv2
+
+    from kd_pose_training.evaluation.pictures import sheet
+    picture = sheet(result, dataset)
+    if picture is not None and not cv2.imwrite(str(path), picture,
+                                               (cv2.IMWRITE_JPEG_QUALITY, 88)):
+        raise ValueError(f"{path}: the picture cannot be written")

@@ -1,0 +1,1 @@
+"""Scores of exported models on BOP folders: errors, matching, reports."""
