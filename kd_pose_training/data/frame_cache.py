@@ -73,9 +73,10 @@ class FrameStore:
                 f"data.cache: ram needs {needs / 1e9:.1f} GB for {len(needed)} frames, allowed "
                 f"are {100 * MEMORY_SHARE:.0f} % of the {free / 1e9:.1f} GB that are free; "
                 "set data.cache=none or take fewer frames")
+        hidden = None if progress else True  # None: shown on a terminal only
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             frames = zip(needed, pool.map(self._read, needed))
-            for number, arrays in tqdm(frames, "reading", len(needed), disable=not progress,
+            for number, arrays in tqdm(frames, "reading", len(needed), disable=hidden,
                                        unit=" frames", leave=False):
                 self._kept[number] = arrays
 

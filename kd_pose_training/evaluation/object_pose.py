@@ -147,8 +147,9 @@ def _run(estimator: ObjectPoseEstimator, frames: Sequence[Any], dataset: Any,
          progress: bool) -> None:
     from tqdm import tqdm
     sums: dict[str, float] = {}
-    label = f"{result.boxes} boxes"
-    for frame in tqdm(frames, label, disable=not progress, unit=" frames", leave=False):
+    hidden = None if progress else True  # None: shown on a terminal only
+    for frame in tqdm(frames, f"{result.boxes} boxes", disable=hidden, unit=" frames",
+                      leave=False):
         image = frame.load_image()
         camera = Camera(frame.K, image.shape[1], image.shape[0])
         targets, ignored = targets_of(frame, dataset, objects, min_visib)
