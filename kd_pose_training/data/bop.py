@@ -1,0 +1,390 @@
+"""BOP folders: models, frames and poses, in metres.
+
+Reads our own synthetic sets and the public ones (LINEMOD, LM-O, YCB-V and others). Opening a
+split parses its JSON files and lists its pictures' names; pictures are read when asked for.
+Format: github.com/thodan/bop_toolkit, docs/bop_datasets_format.md. Two additions that our writer
+makes are understood: the key ``name`` in models_info.json, and ``<scene>/instance_map/%06d.png``,
+all visible masks of a frame in one 8-bit picture (row in scene_gt.json, 255 = none).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kd_pose.manifest import ObjectSpec
+from kd_pose_training.data import bop_files
+from kd_pose_training.data.bop_files import (
+    MM,
+    BopError,
+    by_number,
+    numbered_folders,
+    numbers,
+    read_json,
+)
+
+__all__ = ["BopDataset", "BopError", "BopFrame", "BopInstance", "BopModel", "load_mesh_vertices"]
+
+MODEL_FOLDERS = ("models", "models_eval", "models_cad", "models_reconst")
+IMAGE_FOLDERS = ("rgb", "gray")
+DIAMETER_RANGE_MM = (5.0, 5000.0)
+NO_INSTANCE = 255  # in packed instance maps, which therefore hold so many instances at most
+
+
+@dataclass(frozen=True)
+class BopModel:
+    """An object of a set. Lengths in metres, in the mesh's frame; symmetries as in ObjectSpec."""
+
+    obj_id: int
+    name: str
+    diameter: float
+    box_min: tuple[float, float, float]
+    box_max: tuple[float, float, float]
+    symmetries_discrete: tuple[tuple[float, ...], ...]
+    symmetries_continuous: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...]
+    mesh_path: Path
+
+    @property
+    def spec(self) -> ObjectSpec:
+        """What a network's manifest says of the object."""
+        return ObjectSpec(self.name, self.diameter, self.box_min, self.box_max,
+                          self.symmetries_discrete, self.symmetries_continuous)
+
+
+@dataclass(slots=True)
+class BopInstance:
+    """One object in one frame.
+
+    T_cam_obj: (4, 4), metres. bbox_obj (whole silhouette), bbox_visib: continuous xywh (4,), None
+    where unknown or empty. visib_fract: visible share, 1 where unknown. row: its place in
+    scene_gt.json. scene_path, im_id: where its masks are.
+    """
+
+    obj_id: int
+    T_cam_obj: np.ndarray
+    bbox_obj: np.ndarray | None
+    bbox_visib: np.ndarray | None
+    visib_fract: float
+    row: int
+    scene_path: Path
+    im_id: int
+
+    @property
+    def mask_path(self) -> Path:
+        """Mask of the whole silhouette; the file may be absent."""
+        return self.scene_path / "mask" / f"{self.im_id:06d}_{self.row:06d}.png"
+
+    @property
+    def mask_visib_path(self) -> Path:
+        """Mask of the visible part; the file may be absent."""
+        return self.scene_path / "mask_visib" / f"{self.im_id:06d}_{self.row:06d}.png"
+
+
+@dataclass(slots=True)
+class BopFrame:
+    """One picture with the wanted instances. K: (3, 3). depth_scale: millimetres per unit, None
+    where not said. map_path: packed instance map, if there is one. rows: entries in scene_gt."""
+
+    scene_id: int
+    im_id: int
+    image_path: Path
+    depth_path: Path | None
+    K: np.ndarray
+    depth_scale: float | None
+    instances: list[BopInstance]
+    map_path: Path | None
+    rows: int
+
+    def load_image(self) -> np.ndarray:
+        """Picture uint8 (H, W, 3), BGR; grey ones have three equal channels.
+
+        Raises:
+            BopError: it cannot be read; also from the loaders below.
+        """
+        return bop_files.read_picture(self.image_path,
+                                      cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+
+    def load_depth(self) -> np.ndarray:
+        """Depth float32 (H, W) along the camera's z axis, metres, 0 where unknown."""
+        if self.depth_path is None:
+            scene = self.image_path.parent.parent
+            raise BopError(f"{scene / 'depth' / f'{self.im_id:06d}.png'}: no such file")
+        if self.depth_scale is None:
+            raise BopError(f"{self.image_path.parent.parent / 'scene_camera.json'}: scene "
+                           f"{self.scene_id}, image {self.im_id}: key 'depth_scale' is missing")
+        raw = bop_files.read_picture(self.depth_path, cv2.IMREAD_UNCHANGED)
+        if raw.ndim != 2:
+            raise BopError(f"{self.depth_path}: depth must have one channel, has {raw.shape[2]}")
+        depth = raw.astype(np.float32) * np.float32(self.depth_scale * MM)
+        return np.where(np.isfinite(depth), depth, np.float32(0))
+
+    def load_instance_map(self) -> np.ndarray:
+        """Visible instances int16 (H, W): index in ``instances``, -1 where there is none of them.
+
+        From the packed map where there is one, else from the visible masks.
+        """
+        if self.map_path is not None:
+            return self._unpack(bop_files.read_picture(self.map_path, cv2.IMREAD_UNCHANGED))
+        if not self.instances:
+            return np.full(self.load_image().shape[:2], -1, dtype=np.int16)
+        result = None
+        for index, instance in enumerate(self.instances):
+            mask = bop_files.read_mask(instance.mask_visib_path)
+            if result is None:
+                result = np.full(mask.shape, -1, dtype=np.int16)
+            if mask.shape != result.shape:
+                raise BopError(f"{instance.mask_visib_path}: is {mask.shape[1]}x{mask.shape[0]}, "
+                               f"the others are {result.shape[1]}x{result.shape[0]}")
+            result[mask > 0] = index
+        return result
+
+    def _unpack(self, packed: np.ndarray) -> np.ndarray:
+        if packed.ndim != 2 or packed.dtype != np.uint8:
+            raise BopError(f"{self.map_path}: must be 8-bit with one channel, is {packed.dtype} "
+                           f"{packed.shape}")
+        known = np.full(NO_INSTANCE + 1, False)
+        known[:self.rows], known[NO_INSTANCE] = True, True
+        if not known[packed].all():
+            value = packed[~known[packed]].max()
+            raise BopError(f"{self.map_path}: has value {value}, scene_gt.json has {self.rows} "
+                           f"instance(s) for scene {self.scene_id}, image {self.im_id}")
+        index = np.full(NO_INSTANCE + 1, -1, dtype=np.int16)
+        for number, instance in enumerate(self.instances):
+            index[instance.row] = number
+        return index[packed]
+
+
+class BopDataset:
+    """A split of a BOP folder.
+
+    ``models``: BopModel by object number. ``frames``: BopFrames by scene and image. Both only of
+    the wanted objects; a frame without any stays, others' instances are background.
+
+    Args:
+        root: folder of the set, with ``models`` (or models_eval, models_cad).
+        split: folder of scenes in it, e.g. ``test`` or ``train_pbr``.
+        objects: names of the wanted objects (``obj_000001`` and so on where models_info.json has
+            no names); None or empty: all. Names that the set lacks are left out.
+        targets: file in ``root`` that lists the wanted frames, e.g. ``test_targets_bop19.json``.
+
+    Raises:
+        BopError: a file or key is missing or wrong, or the set has none of the objects.
+    """
+
+    def __init__(self, root: str | Path, split: str, *,
+                 objects: Collection[str] | None = None,
+                 targets: str | Path | None = None) -> None:
+        self.root, self.split = Path(root), split
+        scenes = _scene_folders(self.root, split)
+        known = _read_models(self.root)
+        self.models = _select(known, objects, self.root)
+        wanted = None if targets is None else bop_files.read_targets(self.root / targets)
+        self.frames: list[BopFrame] = []
+        for scene_id, folder in scenes:
+            chosen = None if wanted is None else wanted.pop(scene_id, set())
+            if chosen is None or chosen:
+                self.frames += _read_scene(scene_id, folder, known, self.models, chosen)
+        if wanted:
+            raise BopError(f"{self.root / targets}: scene {min(wanted)} is not in "
+                           f"{self.root / split}")
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+
+def load_mesh_vertices(model: BopModel) -> np.ndarray:
+    """Vertices of an object's mesh, float64 (n, 3), metres.
+
+    Raises:
+        BopError: missing, unreadable or empty, or of another size than models_info.json says (a
+            mesh in metres).
+    """
+    import trimesh
+    path = model.mesh_path
+    if not path.is_file():
+        raise BopError(f"{path}: no such file")
+    try:
+        mesh = trimesh.load(path, process=False)
+        vertices = np.asarray(mesh.vertices, dtype=np.float64).reshape(-1, 3)
+    except Exception as error:  # the parsers raise what they like
+        raise BopError(f"{path}: not a readable mesh: {type(error).__name__}: {error}") from error
+    if len(vertices) == 0 or not np.isfinite(vertices).all():
+        raise BopError(f"{path}: the mesh is empty or has coordinates that are not finite")
+    sides = np.ptp(vertices, axis=0) * MM
+    # The diameter is between longest side and diagonal; a factor of 2 is for simplified meshes.
+    if not (sides.max() <= 2 * model.diameter and 2 * np.linalg.norm(sides) >= model.diameter):
+        raise BopError(f"{path}: the mesh is {sides.max() / MM:.4g} mm long, models_info.json "
+                       f"says diameter {model.diameter / MM:.4g}; both must be in millimetres")
+    return vertices * MM
+
+
+def _scene_folders(root: Path, split: str) -> list[tuple[int, Path]]:
+    if not root.is_dir():
+        raise BopError(f"{root}: no such folder")
+    scenes = numbered_folders(root / split) if split else []
+    if not scenes:
+        splits = sorted(item.name for item in root.iterdir() if numbered_folders(item))
+        there = f"there are {', '.join(splits)}" if splits else "the folder has none"
+        what = "has no scenes" if split and (root / split).is_dir() else "no such split"
+        raise BopError(f"{root / split if split else root}: {what}; {there}")
+    return scenes
+
+
+def _read_models(root: Path) -> dict[int, BopModel]:
+    folders = [root / name for name in MODEL_FOLDERS]
+    present = [folder for folder in folders if (folder / "models_info.json").is_file()]
+    path = (present[0] if present else folders[0]) / "models_info.json"
+    models = {obj_id: _model(obj_id, info, path, folders)
+              for obj_id, info in by_number(read_json(path), path, dict).items()}
+    names: dict[str, int] = {}
+    for obj_id, model in models.items():
+        if model.name in names:
+            raise BopError(f"{path}: objects {names[model.name]} and {obj_id}: same key 'name', "
+                           f"{model.name!r}")
+        names[model.name] = obj_id
+    return models
+
+
+def _model(obj_id: int, info: Mapping[str, Any], path: Path,
+           folders: Sequence[Path]) -> BopModel:
+    where = f"{path}: object {obj_id}"
+    name = info.get("name", f"obj_{obj_id:06d}")
+    if not isinstance(name, str) or not name:
+        raise BopError(f"{where}: key 'name' must be a text, got {name!r}")
+    diameter = float(numbers(info, "diameter", 1, where)[0])
+    low, high = DIAMETER_RANGE_MM
+    if not low <= diameter <= high:
+        raise BopError(f"{where}: key 'diameter' must be {low:g} to {high:g} millimetres, the "
+                       f"unit of BOP files, got {diameter:g}")
+    corner = np.array([numbers(info, f"min_{axis}", 1, where)[0] for axis in "xyz"])
+    size = np.array([numbers(info, f"size_{axis}", 1, where)[0] for axis in "xyz"])
+    if (size < 0).any() or size.max() > 1.05 * diameter:
+        raise BopError(f"{where}: keys 'size_x', 'size_y', 'size_z' must be 0 to the diameter "
+                       f"{diameter:g}, got {size.tolist()}")
+    discrete, continuous = _symmetries(info, where)
+    # Some sets have the meshes and their description in different folders.
+    meshes = [folder / f"obj_{obj_id:06d}.ply" for folder in (path.parent, *folders)]
+    mesh = next((item for item in meshes if item.is_file()), meshes[0])
+    return BopModel(obj_id, name, MM * diameter, tuple((MM * corner).tolist()),
+                    tuple((MM * (corner + size)).tolist()), discrete, continuous, mesh)
+
+
+def _symmetries(info: Mapping[str, Any], where: str) -> tuple[tuple, tuple]:
+    discrete, continuous = [], []
+    lists = {key: info.get(key, []) for key in ("symmetries_discrete", "symmetries_continuous")}
+    for key, items in lists.items():
+        if not isinstance(items, list):
+            raise BopError(f"{where}: key {key!r} must be a list, got {items!r}")
+    for i, item in enumerate(lists["symmetries_discrete"]):
+        T = numbers({"symmetries_discrete": item}, "symmetries_discrete", 16,
+                    f"{where}, entry {i}").reshape(4, 4)
+        T[:3, 3] *= MM
+        discrete.append(tuple(T.ravel().tolist()))
+    for i, item in enumerate(lists["symmetries_continuous"]):
+        place = f"{where}: key 'symmetries_continuous', entry {i}"
+        axis, offset = numbers(item, "axis", 3, place), numbers(item, "offset", 3, place)
+        if not axis.any():
+            raise BopError(f"{place}: key 'axis' must not be zero")
+        continuous.append((tuple(axis.tolist()), tuple((MM * offset).tolist())))
+    return tuple(discrete), tuple(continuous)
+
+
+def _select(known: Mapping[int, BopModel], objects: Collection[str] | None,
+            root: Path) -> dict[int, BopModel]:
+    if not objects:
+        return dict(known)
+    if isinstance(objects, str):
+        raise BopError(f"{root}: objects must be a list of names, got {objects!r}")
+    models = {obj_id: model for obj_id, model in known.items() if model.name in objects}
+    if not models:
+        raise BopError(f"{root}: has none of the objects {', '.join(map(str, objects))}; there "
+                       f"are {', '.join(model.name for model in known.values())}")
+    return models
+
+
+def _read_scene(scene_id: int, folder: Path, known: Mapping[int, BopModel],
+                models: Mapping[int, BopModel], chosen: set[int] | None) -> list[BopFrame]:
+    """Frames of a scene, all or those of the chosen images."""
+    truth_path, camera_path = folder / "scene_gt.json", folder / "scene_camera.json"
+    truth = by_number(read_json(truth_path), truth_path, list)
+    if chosen is not None:
+        if chosen - truth.keys():
+            raise BopError(f"{truth_path}: scene {scene_id}: image {min(chosen - truth.keys())} "
+                           "is missing, which is a target")
+        truth = {im_id: truth[im_id] for im_id in truth if im_id in chosen}
+    cameras = by_number(read_json(camera_path), camera_path, dict)
+    instances = _instances(scene_id, folder, truth, known, models)
+    images = next((found for name in IMAGE_FOLDERS
+                   if (found := bop_files.list_pictures(folder / name))), {})
+    depths = bop_files.list_pictures(folder / "depth")
+    maps = bop_files.list_pictures(folder / "instance_map")
+    frames = []
+    for im_id, items in truth.items():
+        where = f"{camera_path}: scene {scene_id}, image {im_id}"
+        if im_id not in cameras:
+            raise BopError(f"{where}: is missing, scene_gt.json has it")
+        if im_id not in images:
+            raise BopError(f"{folder / 'rgb' / f'{im_id:06d}.png'}: no such file, nor .jpg, nor "
+                           "one in gray; scene_gt.json has this image")
+        camera = cameras[im_id]
+        scale = numbers(camera, "depth_scale", 1, where)[0] if "depth_scale" in camera else None
+        frames.append(BopFrame(scene_id, im_id, images[im_id], depths.get(im_id),
+                               bop_files.intrinsics(camera, where), scale, instances[im_id],
+                               maps.get(im_id) if len(items) <= NO_INSTANCE else None,
+                               len(items)))
+    return frames
+
+
+def _instances(scene_id: int, folder: Path, truth: Mapping[int, list],
+               known: Mapping[int, BopModel],
+               models: Mapping[int, BopModel]) -> dict[int, list[BopInstance]]:
+    """Instances of the wanted objects by image; the others are checked too."""
+    places = [(im_id, row) for im_id, items in truth.items() for row in range(len(items))]
+    items = [item for image in truth.values() for item in image]
+    where = partial(_where, folder / "scene_gt.json", scene_id, places)
+    numbered = bop_files.column(items, "obj_id", 1, where)[:, 0] if items else []
+    T = bop_files.poses(items, where)
+    whole, visible, share = _visibility(scene_id, folder, truth, places)
+    result: dict[int, list[BopInstance]] = {im_id: [] for im_id in truth}
+    for i, (im_id, row) in enumerate(places):
+        obj_id = int(numbered[i])
+        if obj_id not in known:
+            raise BopError(f"{where(i)}: key 'obj_id': {obj_id} is not in models_info.json, "
+                           f"which has {', '.join(map(str, known))}")
+        if obj_id in models:
+            result[im_id].append(BopInstance(obj_id, T[i], whole[i], visible[i], share[i], row,
+                                             folder, im_id))
+    return result
+
+
+def _visibility(scene_id: int, folder: Path, truth: Mapping[int, list],
+                places: Sequence[tuple[int, int]]) -> tuple[list, list, list[float]]:
+    """``bbox_obj``, ``bbox_visib`` and ``visib_fract`` of every instance."""
+    path = folder / "scene_gt_info.json"
+    if not path.is_file():
+        return [None] * len(places), [None] * len(places), [1.0] * len(places)
+    infos = by_number(read_json(path), path, list)
+    for im_id, rows in truth.items():
+        if len(infos.get(im_id, ())) != len(rows):
+            raise BopError(f"{path}: scene {scene_id}, image {im_id}: {len(infos.get(im_id, ()))} "
+                           f"entries, scene_gt.json has {len(rows)}")
+    items = [info for im_id in truth for info in infos.get(im_id, ())]
+    where = partial(_where, path, scene_id, places)
+    share = bop_files.column(items, "visib_fract", 1, where)[:, 0] if items else np.zeros(0)
+    wrong = (share < 0) | (share > 1.001)
+    if wrong.any():
+        i = int(wrong.argmax())
+        raise BopError(f"{where(i)}: key 'visib_fract' must be 0 to 1, got {share[i]:g}")
+    return (bop_files.boxes(items, "bbox_obj", where), bop_files.boxes(items, "bbox_visib", where),
+            np.minimum(share, 1.0).tolist())
+
+
+def _where(path: Path, scene_id: int, places: Sequence[tuple[int, int]], i: int) -> str:
+    im_id, row = places[i]
+    return f"{path}: scene {scene_id}, image {im_id}, instance {row}"
