@@ -15,7 +15,7 @@ from kd_pose_training.synthetic.scene import Scene
 POINTS = 400
 MIN_SHARE = 0.9
 MIN_POINTS = 20
-MIN_SEEN = 0.1  # of a surface faces the camera, at the least
+MIN_SEEN = 0.02  # of a surface faces the camera: a plate seen edge-on shows next to nothing
 
 
 class FrameMismatch(RuntimeError):
