@@ -26,13 +26,13 @@ for file in "$model" "$detector"; do
   [ -s "$file" ] || { echo "demo: $file is missing; is the clone complete?" >&2; exit 1; }
 done
 
-if [ ! -f "$out/clip/camera.json" ]; then
+if [ ! -f "$out/clip/sheet.jpg" ]; then
   echo "== rendering the clip (once, about a quarter of a minute)"
   rm -rf "$out/clip" "$out/meshes"
   mkdir -p "$out"
-  kd-pose-train make-objects --out "$out/meshes"
-  kd-pose-train synth-objects --config config/training/synth_clip.yaml \
-    --meshes "$out/meshes" --out "$out/clip"
+  kd-pose-train make-objects -o "$out/meshes"
+  kd-pose-train synth-objects config/training/synth_clip.yaml \
+    --meshes "$out/meshes" -o "$out/clip"
 fi
 
 bin=ros2_ws/install/kd_pose/lib/kd_pose
@@ -46,7 +46,7 @@ cleanup() {
 trap cleanup EXIT
 
 echo "== starting object_pose and monitor (ROS_DOMAIN_ID=$ROS_DOMAIN_ID)"
-"$bin/object_pose" --ros-args --params-file config/object_pose.yaml \
+"$bin/object_pose" --ros-args --params-file config/object_pose.yaml -p exit_on_failure:=true \
   -p "model_path:=$PWD/$model" -p "detector_path:=$PWD/$detector" \
   --log-level warn >"$out/object_pose.log" 2>&1 &
 node=$!

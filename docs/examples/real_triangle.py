@@ -26,13 +26,15 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = ROOT / "ros2_ws/install/kd_pose/lib/kd_pose"
 FRAMES = (200, 201)
 NAME = "triangle"
+GREEN, DARK = (150, 200, 60), (35, 70, 5)  # of the toy in daylight, sRGB
+HOLE_DISTANCE, HOLE_RADIUS, THICKNESS = 0.015, 0.0058, 0.012  # metres
 
 
 def read_pose(path: Path) -> np.ndarray:
@@ -84,7 +86,47 @@ def write_real_scene(data: Path, scene: Path, models: Path) -> None:
         shutil.copytree(models, target)
 
 
-def step(done: Path, *command: str) -> None:
+def paint(source: Path, folder: Path) -> Path:
+    """A textured copy of the colourless mesh, and its objects.yaml with the symmetries.
+
+    The toy is light green with three dark holes, which the mesh does not have: they are painted on
+    both faces, 15 mm from the middle towards the corners, as they measure in the pictures.
+    """
+    import trimesh
+    from PIL import Image, ImageDraw
+
+    folder.mkdir(parents=True, exist_ok=True)
+    mesh = trimesh.load_mesh(source, process=False)
+    half, size = 0.04, 512
+    pixel = lambda xy: (np.asarray(xy) / half + 1) / 2 * size  # noqa: E731
+    picture = Image.new("RGB", (size, size), GREEN)
+    brush, radius = ImageDraw.Draw(picture), HOLE_RADIUS / half * size / 2
+    for turn in np.radians([180, 300, 60]):
+        u, v = pixel(HOLE_DISTANCE * np.array([np.cos(turn), np.sin(turn)]))
+        brush.ellipse((u - radius, v - radius, u + radius, v + radius), DARK)
+    uv = pixel(mesh.vertices[:, :2]) / size * [1, -1] + [0, 1]  # picture rows count from the top
+    mesh.visual = trimesh.visual.TextureVisuals(
+        uv=uv, material=trimesh.visual.material.PBRMaterial(baseColorTexture=picture))
+    mesh.export(folder / "triangle.glb")
+    entry = {"name": NAME, "mesh": "triangle.glb",
+             "symmetries_discrete": [T.ravel().tolist() for T in symmetries()]}
+    (folder / "objects.yaml").write_text(yaml.safe_dump({"objects": [entry]}))
+    return folder
+
+
+def symmetries() -> list[np.ndarray]:
+    """The five motions besides the identity that take the triangle to itself (4x4, metres)."""
+    flip = np.diag([1.0, -1.0, -1.0, 1.0])
+    flip[2, 3] = THICKNESS
+    motions = []
+    for turn in np.radians([0, 120, 240]):
+        R = np.eye(4)
+        R[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+        motions += [R, R @ flip]
+    return motions[1:]
+
+
+def step(done: Path, *command: str | Path) -> None:
     """Run `command` unless its result `done` is there."""
     if done.exists():
         print(f"-- have {done}")
@@ -96,18 +138,18 @@ def step(done: Path, *command: str) -> None:
 def train_and_export(data: Path, work: Path) -> tuple[Path, Path]:
     """Render, train and export; returns the pose model and the detector."""
     rendered = work / "data"
-    step(rendered / "val" / "000001" / "scene_gt.json", "kd-pose-train", "synth-objects",
-         "--config", "config/training/synth_triangle.yaml", "--mesh", data / "triangle.obj",
-         "--out", rendered)
+    meshes = paint(data / "triangle.obj", work / "mesh")
+    step(rendered / "sheet.jpg", "kd-pose-train", "synth-objects",
+         "config/training/synth_triangle.yaml", "--meshes", meshes, "-o", rendered)
     models = []
     for recipe in ("triangle_student", "triangle_detector"):
         run, model = work / recipe, work / f"{recipe}.onnx"
-        resume = ["--resume"] if run.exists() else []
-        step(run / "finished.json", "kd-pose-train", "train",
-             "--config", f"config/training/{recipe}.yaml", "--out", run,
-             "--set", f"data.train=[{rendered}:train]", "--set", f"data.val=[{rendered}:val]",
-             *resume)
-        step(model, "kd-pose-train", "export", run, "--out", model)
+        if not model.exists():
+            resume = ["--resume"] if (run / "last.pt").exists() else []
+            step(model, "kd-pose-train", "train", f"config/training/{recipe}.yaml", "-o", run,
+                 "--set", f"data.train=['{rendered}:train']",
+                 "--set", f"data.val=['{rendered}:val']", *resume)
+        step(model, "kd-pose-train", "export", run, "-o", model)
         models.append(model)
     return models[0], models[1]
 
