@@ -28,13 +28,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "ros2_ws/src/kd_pose")]
 
 import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image
+
 from helpers.ros_rig import RELIABLE, FakeEstimator, fake_node, image_message, info_message
 from helpers.tiny_models import example_scene
 from kd_pose.results import STAGES, ObjectPose, ObjectPoseFrame
 from kd_pose_msgs.msg import ObjectPoseArray, Timing
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
-from sensor_msgs.msg import CameraInfo, Image
 
 NETWORK_S = 0.1
 RATE_HZ = 30.0

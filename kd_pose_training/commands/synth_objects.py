@@ -9,7 +9,8 @@ from typing import Any
 _EPILOG = """\
 examples:
   kd-pose-train make-objects -o data/meshes
-  kd-pose-train synth-objects config/training/synth_objects.yaml --meshes data/meshes -o data/objects
+  kd-pose-train synth-objects config/training/synth_objects.yaml --meshes data/meshes \\
+      -o data/objects
   kd-pose-train synth-objects config/training/synth_objects.yaml --meshes part.obj --scale 0.001 \\
       -o data/part --set splits.train=2000 --set camera.fx=910 --set camera.fy=910
 

@@ -136,11 +136,13 @@ def _claim(root: Path, objects: list[ObjectMesh], settings: SynthSettings) -> No
         except ValueError as error:
             raise ValueError(f"{path}: is not valid JSON ({error})") from error
         if found != wanted:
-            raise ValueError(f"{root}: holds a set that was rendered {_difference(found, wanted)}; "
-                             "choose another folder, or delete this one")
+            raise ValueError(f"{root}: holds a set that was rendered "
+                             f"{_difference(found, wanted)}; choose another folder, "
+                             "or delete this one")
         return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise ValueError(f"{root}: exists and is not a set of synth-objects; choose another folder")
+        raise ValueError(f"{root}: exists and is not a set of synth-objects; "
+                         "choose another folder")
     root.mkdir(parents=True, exist_ok=True)
     bop_writer.write_models(root, objects)
     bop_writer.write_json(path, wanted)

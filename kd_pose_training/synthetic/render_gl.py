@@ -53,7 +53,8 @@ void main() {
     for (int x = 0; x < 2; ++x) for (int y = 0; y < 2; ++y)
         lit += texture(shadow_map, at + vec3((vec2(x, y) - 0.5) * softness / 1024.0, -0.0015));
     lit = all(lessThan(abs(at - 0.5), vec3(0.5))) ? lit / 4.0 : 1.0;
-    result = vec4(shade(texture(picture, uv).rgb * colour, normal, normalize(eye - position), lit), 1.0);
+    vec3 texel = texture(picture, uv).rgb * colour;
+    result = vec4(shade(texel, normal, normalize(eye - position), lit), 1.0);
 }
 """
 _EXACT = """

@@ -1,8 +1,9 @@
 """The one light model of both renderers, in words, numbers and GLSL.
 
-Radiance = albedo * (sky/ground by the normal's z + sun * visible * max(0, n.l) + fill * max(0, n.f))
-plus a white Blinn-Phong highlight of the sun. Colours are taken as sRGB and squared to linear light
-by an exponent of 2.2, and back; normals face the camera, so that open meshes are seen from within.
+Radiance = albedo * (sky/ground by the normal's z + sun * visible * max(0, n.l)
++ fill * max(0, n.f)) plus a white Blinn-Phong highlight of the sun. Colours are taken as sRGB and
+squared to linear light by an exponent of 2.2, and back; normals face the camera, so that
+open meshes are seen from within.
 """
 
 from __future__ import annotations

@@ -258,7 +258,8 @@ def _bracket() -> Mesh:
         cv2.circle(t, (x, y), 26, (175, 180, 185), -1, cv2.LINE_AA)
         cv2.circle(t, (x, y), 15, (25, 28, 32), -1, cv2.LINE_AA)
     cv2.rectangle(t, (256, 256), (511, 383), (205, 90, 45), -1)      # gusset
-    plate, stripes, gusset = _rect(256, 0, 512, 256), _rect(0, 0, 256, 256), _rect(260, 260, 500, 380)
+    plate, stripes = _rect(256, 0, 512, 256), _rect(0, 0, 256, 256)
+    gusset = _rect(260, 260, 500, 380)
     rest = _rect(10, 400, 240, 500)
     base = _box((0.14, 0.06, 0.008), (0, 0, -0.046), {"+z": plate, "rest": rest}, t)
     wall = _box((0.14, 0.008, 0.092), (0, 0.026, 0.004), {"-y": stripes, "rest": rest}, t)

@@ -164,7 +164,7 @@ class Rig:
 
     def publish_until(self, name, image, info, **kwargs):
         """For best-effort publishers: publish again until something arrives."""
-        for index in range(100):
+        for _ in range(100):
             self.publish(image, info, **kwargs)
             if wait_for(lambda: self.received[name], 0.1, check=False):
                 return self.received[name][0]

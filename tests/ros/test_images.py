@@ -12,9 +12,15 @@ pytest.importorskip("rclpy")
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from kd_pose.nodes.images import (ImageError, byte_array, colour_from_compressed,
-                                  colour_from_image, compressed_message, depth_from_image,
-                                  image_message)
+from kd_pose.nodes.images import (
+    ImageError,
+    byte_array,
+    colour_from_compressed,
+    colour_from_image,
+    compressed_message,
+    depth_from_image,
+    image_message,
+)
 
 
 def message(rows, width, encoding, step=None, big=0):

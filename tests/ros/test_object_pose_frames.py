@@ -8,8 +8,18 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
 
-from helpers.ros_rig import (BEST_EFFORT, LATCHED, OUTPUTS, RELIABLE, FakeEstimator, Rig,
-                             fake_node, image_message, info_message, wait_for)
+from helpers.ros_rig import (
+    BEST_EFFORT,
+    LATCHED,
+    OUTPUTS,
+    RELIABLE,
+    FakeEstimator,
+    Rig,
+    fake_node,
+    image_message,
+    info_message,
+    wait_for,
+)
 from helpers.tiny_models import example_scene
 from kd_pose.geometry import make_pose, matrix_from_quaternion
 from kd_pose.nodes.conversions import vision_msgs_available

@@ -17,8 +17,15 @@ from rclpy.parameter import Parameter
 from rclpy.time import Time
 from std_srvs.srv import SetBool
 
-from helpers.ros_rig import (BEST_EFFORT, LATCHED, FakeEstimator, Rig, fake_node, info_message,
-                             wait_for)
+from helpers.ros_rig import (
+    BEST_EFFORT,
+    LATCHED,
+    FakeEstimator,
+    Rig,
+    fake_node,
+    info_message,
+    wait_for,
+)
 from kd_pose.nodes.conversions import vision_msgs_available
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE

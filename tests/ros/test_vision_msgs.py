@@ -15,7 +15,7 @@ def box_message(scene, names, stamp, frame_id="camera_optical"):
     message = vision_msgs.Detection2DArray()
     message.header.stamp.sec, message.header.stamp.nanosec = stamp
     message.header.frame_id = frame_id
-    for index, spec in enumerate(scene.specs):
+    for index in range(len(scene.specs)):
         x, y, w, h = scene.box_xywh(index)
         item = vision_msgs.Detection2D()
         item.bbox.center.position.x, item.bbox.center.position.y = x + w / 2, y + h / 2

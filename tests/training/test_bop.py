@@ -8,9 +8,9 @@ import shutil
 
 import numpy as np
 import pytest
+
 from helpers import bop_folder
 from helpers.bop_folder import INFO, MODELS, TRUTH, write_json, write_models, write_set
-
 from kd_pose_training.data import bop as module
 from kd_pose_training.data.bop import BopDataset, BopError, load_mesh_vertices
 

@@ -7,8 +7,8 @@ has the meshes and reports ADD and ADD-S.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Sequence
 
 import numpy as np
 

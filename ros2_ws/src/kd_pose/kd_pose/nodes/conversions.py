@@ -9,7 +9,8 @@ vision_msgs is optional and imported only inside the functions that need it.
 from __future__ import annotations
 
 import array
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Duration
