@@ -79,7 +79,8 @@ class Composer:
         order = rng.permutation(len(bodies))
         poses: list = [None] * len(bodies)
         spread = settings.scene.spread * rng.uniform(0.6, 1.1)
-        for slot, T in zip(order, rest([bodies[i] for i in order], spread, rng)):
+        for slot, T in zip(order, rest([bodies[i] for i in order], spread, rng,
+                                      settings.scene.upright)):
             poses[slot] = T
         things = [self._object(row, T, rng) for row, T in zip(rows, poses)]
         things += [self._clutter_thing(body.mesh, T, rng)

@@ -109,12 +109,13 @@ def resting_rotations(mesh: Mesh, limit: int = 12) -> tuple[np.ndarray, np.ndarr
     """
     import trimesh
     hull = trimesh.convex.convex_hull(np.asarray(mesh.vertices, np.float64))
-    normals, areas, centres = hull.facets_normal, hull.facets_area, []
-    if len(normals) == 0:
-        normals, areas = hull.face_normals, hull.area_faces
-        facets = [[row] for row in range(len(normals))]
-    else:
-        facets = list(hull.facets)
+    # trimesh's facets are groups of two triangles and more; one alone is a face as well.
+    facets = [np.asarray(facet) for facet in hull.facets]
+    alone = np.setdiff1d(np.arange(len(hull.faces)),
+                         np.concatenate(facets) if facets else np.empty(0, int))
+    facets += [np.array([row]) for row in alone]
+    normals = [hull.face_normals[facet[0]] for facet in facets]
+    areas = [hull.area_faces[facet].sum() for facet in facets]
     rotations, weights = [], []
     for normal, area, facet in zip(normals, areas, facets):
         corners = hull.triangles[facet].reshape(-1, 3)
@@ -124,7 +125,6 @@ def resting_rotations(mesh: Mesh, limit: int = 12) -> tuple[np.ndarray, np.ndarr
             continue
         rotations.append(_turn_down(normal))
         weights.append(area)
-        centres.append(foot)
     if not rotations:
         return np.eye(3)[None], np.ones(1)
     order = np.argsort(weights)[::-1][:limit]
@@ -161,22 +161,31 @@ class Body:
     rotations: np.ndarray
     shares: np.ndarray
 
+    @property
+    def stands(self) -> bool:
+        """Whether it can stand on a table as its mesh does, z up."""
+        return bool((self.rotations[:, 2, 2] > 0.9999).any())
+
     @classmethod
     def of(cls, mesh: Mesh) -> Body:
         """Body of a mesh (computes the hull)."""
         return cls(mesh, *resting_rotations(mesh))
 
 
-def rest(bodies: list[Body], spread: float, rng: np.random.Generator) -> list[np.ndarray]:
+def rest(bodies: list[Body], spread: float, rng: np.random.Generator,
+         upright: float = 0.0) -> list[np.ndarray]:
     """Put bodies onto the table without touching: T_world for each, z such that it stands on 0.
 
-    The ground circle about each is kept free; where no place is found the table grows.
+    ``upright``: share of bodies that stand as their meshes do, where they can. The ground circle
+    about each is kept free; where no place is found the table grows.
     """
     placed: list[tuple[np.ndarray, float]] = []
     poses = []
     for body in bodies:
-        R = turn_z(rng.uniform(0, 2 * np.pi)) @ body.rotations[
-            rng.choice(len(body.shares), p=body.shares)]
+        side = body.rotations[rng.choice(len(body.shares), p=body.shares)]
+        if upright > 0 and rng.random() < upright and body.stands:
+            side = np.eye(3)
+        R = turn_z(rng.uniform(0, 2 * np.pi)) @ side
         points = body.mesh.vertices @ R.T
         low, high = points.min(axis=0), points.max(axis=0)
         middle = (low + high)[:2] / 2

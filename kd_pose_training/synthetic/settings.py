@@ -83,12 +83,14 @@ class SceneSettings:
     """What stands in a scene. Lengths in metres, angles in degrees.
 
     ``resting``: share of scenes in which objects stand or lie on a table; in the others they float
-    in all orientations. ``instances``: how many objects, drawn with repetition. ``clutter``: how
-    many things of other shapes, which may hide the objects. ``elevation``: camera above the
+    in all orientations. ``upright``: share of the objects on a table that stand as their meshes do
+    (z up); the others rest on any side. ``instances``: how many objects, drawn with repetition.
+    ``clutter``: how many things of other shapes, which may hide the objects. ``elevation``: camera above the
     table. ``path``: ``none`` draws every frame anew, ``orbit`` moves the camera around one scene.
     """
 
     resting: float = 0.6
+    upright: float = 0.0
     instances: tuple[int, int] = (3, 8)
     clutter: tuple[int, int] = (0, 6)
     distance: tuple[float, float] = (0.45, 1.2)
@@ -100,6 +102,7 @@ class SceneSettings:
 
     def __post_init__(self) -> None:
         _check(0 <= self.resting <= 1, "resting", self.resting, "0 to 1")
+        _check(0 <= self.upright <= 1, "upright", self.upright, "0 to 1")
         _check_range("instances", self.instances, 1, 60)
         _check_range("clutter", self.clutter, 0, 60)
         _check_range("distance", self.distance, 0.05, 20)
