@@ -132,7 +132,7 @@ install_torch() {
   if ! nvidia-smi -L >/dev/null 2>&1; then
     say "torch, CPU build"
     pip install -q --no-deps --retries 1 --timeout 30 \
-      --index-url https://download.pytorch.org/whl/cpu "$torch" && return
+      --index-url https://download.pytorch.org/whl/cpu "$torch" 2>/dev/null && return
     say "the index of CPU builds did not answer: installing the default build"
   fi
   pip install -q --no-deps "$torch"
@@ -174,7 +174,8 @@ build_workspace() {
     export AMENT_PREFIX_PATH=$venv CMAKE_PREFIX_PATH=$venv
   fi
   # CMake keeps the compiler's and Python's places; a new environment starts it afresh.
-  (cd ros2_ws && PATH=$venv/bin:$PATH "$python" -m colcon build --symlink-install \
+  (cd ros2_ws && PATH=$venv/bin:$PATH "$python" -m colcon --log-level error build \
+    --symlink-install \
     --cmake-args "-DPython3_EXECUTABLE=$python" -DBUILD_TESTING=OFF) ||
     fail "the workspace did not build; the log is in ros2_ws/log/latest_build"
 }
