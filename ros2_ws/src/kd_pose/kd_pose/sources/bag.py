@@ -131,8 +131,8 @@ def _choose(path: Path, types: dict[str, str], kinds: tuple[str, ...], wanted: s
     if wanted:
         if wanted in there:
             return wanted
-        raise SourceError(f"{path}: {parameter} {wanted!r} is not a {names} topic of the bag; "
-                          f"there are {', '.join(there) or 'none'}")
+        raise SourceError(f"{path}: {parameter} {wanted!r} is not among the {names} topics "
+                          f"of the bag: {', '.join(there) or 'none'}")
     if len(there) == 1:
         return there[0]
     if there:
