@@ -1,0 +1,275 @@
+"""`player` over DDS: pictures, cameras, stamps, truth, rates, and what it says of bad sources."""
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.qos import QoSProfile
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from helpers.bop_folder import write_set
+from helpers.recordings import CALIBRATION, K, write_bag, write_folder, write_video
+from helpers.ros_rig import BEST_EFFORT, RELIABLE, wait_for
+from kd_pose.nodes.conversions import stamp_nanoseconds
+from kd_pose.nodes.player_node import PARAMETERS, PlayerNode
+from kd_pose_msgs.msg import ObjectPoseArray
+
+COMMAND = [sys.executable, "-c", "import sys; from kd_pose.nodes.player_node import main; "
+           "sys.exit(main())"]
+_numbers = itertools.count()
+
+
+class Player:
+    """A player and its audience: `with Player(source=folder) as p: p.wait_done()`.
+
+    The player waits for its subscribers, so that every message counts.
+    """
+
+    def __init__(self, qos=RELIABLE, truth=False, **values):
+        self.context = Context()
+        rclpy.init(context=self.context, domain_id=1 + os.getpid() % 100)
+        namespace = f"/player{os.getpid()}_{next(_numbers)}"
+        self.client = Node("client", context=self.context, namespace=namespace)
+        self.infos, self.images, self.truths, self.arrivals = [], [], [], []
+        compressed = values.get("image_transport") == "compressed"
+        kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
+        self.client.create_subscription(kind, topic, self._on_image, qos)
+        self.client.create_subscription(CameraInfo, "camera_info", self.infos.append,
+                                        QoSProfile(depth=100))
+        if truth:
+            self.client.create_subscription(ObjectPoseArray, "player/truth", self.truths.append,
+                                            QoSProfile(depth=100))
+        values = {"wait_for_subscribers": True, "publish_truth": truth, **values}
+        self.node = PlayerNode(context=self.context, namespace=namespace, parameter_overrides=[
+            Parameter(name, value=str(value) if name == "source" else value)
+            for name, value in values.items()])
+        self.executor = SingleThreadedExecutor(context=self.context)
+        self.executor.add_node(self.client)
+        self.executor.add_node(self.node)
+        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self.thread.start()
+
+    def _on_image(self, message):
+        self.arrivals.append(time.monotonic())
+        self.images.append(message)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.executor.shutdown()
+        self.thread.join(10)
+        self.node.destroy_node()
+        self.client.destroy_node()
+        self.context.try_shutdown()
+
+    def wait_done(self):
+        wait_for(self.node.done.done)
+        return self.node.done.result()
+
+    def blues(self):
+        """The first byte of every picture: which one it is."""
+        return [image.data[0] for image in self.images]
+
+    def stamps(self):
+        return [stamp_nanoseconds(message.header) for message in self.images]
+
+
+@pytest.mark.parametrize("qos", [RELIABLE, BEST_EFFORT], ids=["reliable", "best_effort"])
+def test_a_folder_is_played_once_in_order(tmp_path, qos):
+    before = time.time_ns()
+    with Player(qos, source=write_folder(tmp_path), rate_hz=20.0) as player:
+        assert player.wait_done() == 0
+        assert player.blues() == [1, 2, 10]
+        image, info = player.images[1], player.infos[1]
+        assert (image.encoding, image.width, image.height, image.step) == ("bgr8", 8, 6, 24)
+        assert image.header.frame_id == "camera_optical_frame"
+        assert [message.header for message in player.infos] == [
+            message.header for message in player.images]
+        assert (info.width, info.height, info.distortion_model) == (8, 6, "plumb_bob")
+        assert info.k.tolist() == list(K) and info.d.tolist()[:2] == [0.1, -0.2]
+        assert info.p[0] == 9.0 and info.r.tolist() == np.eye(3).reshape(9).tolist()
+        stamps = player.stamps()
+        assert before < stamps[0] < stamps[1] < stamps[2] < time.time_ns()
+        assert stamps[2] - stamps[0] == pytest.approx(0.1e9, rel=0.3)
+
+
+def test_a_loop_goes_on_and_frame_id_is_the_given_one(tmp_path):
+    folder = write_folder(tmp_path)
+    with Player(source=folder, rate_hz=50.0, loop=True, frame_id="front_optical") as player:
+        wait_for(lambda: len(player.images) >= 8)
+        assert not player.node.done.done()
+        assert player.blues()[:7] == [1, 2, 10, 1, 2, 10, 1]
+        assert player.images[7].header.frame_id == "front_optical"
+
+
+def test_a_scene_with_its_truth(tmp_path):
+    with Player(source=write_set(tmp_path), rate_hz=50.0, truth=True,
+                truth_min_visible=0.0) as player:
+        assert player.wait_done() == 0
+        assert [len(message.objects) for message in player.truths] == [2, 0, 2]
+        assert [message.header for message in player.truths] == [
+            message.header for message in player.images]
+        disc, block = player.truths[2].objects
+        assert (disc.class_id, block.class_id, block.score) == ("disc", "block", 1.0)
+        position, turn = block.pose.pose.position, block.pose.pose.orientation
+        assert (position.x, position.y, position.z) == pytest.approx((0.1, -0.05, 0.75))
+        # 90 degrees about z
+        assert (turn.z, turn.w) == pytest.approx((0.5 ** 0.5, 0.5 ** 0.5))
+        assert not block.covariance_valid and list(block.keypoints_xy) == []
+        center, size = disc.box_center.position, disc.box_size
+        assert (center.x, center.y, center.z) == pytest.approx((0.0, 0.0, 0.802))
+        assert (size.x, size.y, size.z) == pytest.approx((0.1, 0.1, 0.004))
+        assert block.last_seen == player.images[2].header.stamp
+
+
+def test_a_bag_at_recorded_times_with_recorded_stamps(tmp_path):
+    pytest.importorskip("rosbags")
+    bag = write_bag(tmp_path / "bag", "mcap")
+    with Player(source=bag, stamps="recorded") as player:
+        assert player.wait_done() == 0
+        assert player.stamps() == [50_000_000_000 + i * 100_000_000 for i in range(4)]
+        assert player.images[0].header.frame_id == "bag_optical"
+        assert (player.images[2].encoding, player.images[2].step) == ("rgb8", 22)
+        assert [info.k[0] for info in player.infos] == [10.0, 11.0, 12.0, 13.0]
+        roi = player.infos[0].roi
+        assert (roi.x_offset, roi.y_offset, roi.width, roi.height, roi.do_rectify) == (
+            1, 2, 3, 4, True)
+        assert player.arrivals[3] - player.arrivals[0] == pytest.approx(0.3, abs=0.15)
+
+
+def test_a_bag_at_another_rate_with_new_stamps(tmp_path):
+    pytest.importorskip("rosbags")
+    with Player(source=write_bag(tmp_path / "bag"), rate_hz=100.0, frame_id="x") as player:
+        assert player.wait_done() == 0
+        assert player.arrivals[3] - player.arrivals[0] < 0.2
+        assert abs(player.stamps()[0] - time.time_ns()) < 5e9
+        assert player.images[0].header.frame_id == "x"
+
+
+def test_a_video_at_recorded_times_goes_on_in_a_loop(tmp_path):
+    video = write_video(tmp_path / "clip.avi", count=4, rate_hz=40.0)
+    with Player(source=video, horizontal_fov_deg=60.0, loop=True) as player:
+        wait_for(lambda: len(player.images) >= 17)
+        # 16 steps of 1/40 s, over four ends
+        assert player.arrivals[16] - player.arrivals[0] == pytest.approx(0.4, abs=0.15)
+
+
+def test_compressed_pictures_are_the_files_or_jpeg(tmp_path):
+    folder = write_folder(tmp_path / "png")
+    with Player(source=folder, rate_hz=50.0, image_transport="compressed") as player:
+        assert player.wait_done() == 0
+        assert player.images[0].data.tobytes() == (folder / "img1.png").read_bytes()
+        assert "png" in player.images[0].format
+    video = write_video(tmp_path / "clip.avi")
+    with Player(source=video, horizontal_fov_deg=60.0, image_transport="compressed") as player:
+        assert player.wait_done() == 0
+        decoded = cv2.imdecode(np.frombuffer(player.images[1].data, np.uint8), 1)
+        assert decoded.shape == (48, 64, 3) and player.images[1].format == "jpeg"
+
+
+def test_nothing_is_played_before_somebody_listens(tmp_path):
+    """With a publisher of truth but no subscriber to it the player waits, too."""
+    scene = write_set(tmp_path)
+    with Player(source=scene, rate_hz=50.0, publish_truth=True) as player:
+        time.sleep(0.6)
+        assert player.images == [] and not player.node.done.done()
+        player.client.create_subscription(ObjectPoseArray, "player/truth", player.truths.append,
+                                          10)
+        assert player.wait_done() == 0
+        assert len(player.truths) == len(player.images) == 3
+
+
+def test_vga_at_30_hz_holds(tmp_path):
+    for index in range(5):
+        noise = np.random.default_rng(index).integers(0, 256, (480, 640, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"{index}.jpg"), noise)
+    with Player(source=tmp_path, horizontal_fov_deg=60.0, rate_hz=30.0, loop=True) as player:
+        wait_for(lambda: len(player.stamps()) >= 31)
+        stamps = player.stamps()[:31]
+        assert 30 / (1e-9 * (stamps[30] - stamps[0])) == pytest.approx(30, rel=0.1)
+
+
+def test_a_picture_that_breaks_on_the_way_ends_with_an_error(tmp_path):
+    folder = write_folder(tmp_path)
+    (folder / "img10.png").write_bytes(b"cut")
+    with Player(source=folder, rate_hz=50.0) as player:
+        assert player.wait_done() == 1
+        assert player.blues() == [1, 2]
+
+
+def test_the_parameters_are_described_and_fixed(tmp_path):
+    with Player(source=write_folder(tmp_path), loop=True, rate_hz=50.0) as player:
+        for item in PARAMETERS:
+            descriptor = player.node.describe_parameter(item.name)
+            assert descriptor.description and descriptor.read_only
+            number = isinstance(item.default, (int, float)) and not isinstance(item.default, bool)
+            assert bool(descriptor.floating_point_range or descriptor.integer_range) == number
+        assert not player.node.set_parameters([Parameter("loop", value=False)])[0].successful
+
+
+# --- as a process --------------------------------------------------------------------------------
+
+
+def command(*parameters):
+    return [*COMMAND, "--ros-args", *(item for text in parameters for item in ("-p", text))]
+
+
+def environment():
+    return {**os.environ, "ROS_DOMAIN_ID": str(1 + os.getpid() % 100)}
+
+
+def run(*parameters):
+    return subprocess.run(command(*parameters), env=environment(), capture_output=True, text=True,
+                          timeout=20)
+
+
+def test_the_process_ends_with_0_after_the_last_picture(tmp_path):
+    result = run(f"source:={write_folder(tmp_path)}", "rate_hz:=50.0")
+    assert result.returncode == 0, result.stderr
+    assert "finished: 3 pictures played" in result.stderr
+
+
+@pytest.mark.parametrize("parameters, text", [
+    (["source:=''"], "source is empty"),
+    (["source:=/no/such/folder"], "there is no file or folder /no/such/folder"),
+    (["source:={folder}", "publish_truth:=true"], "set publish_truth to false"),
+    (["source:={folder}", "stamps:=recorded"], "has no recorded stamps"),
+    (["source:={folder}", "stamps:=yesterday"], "stamps must be one of now, recorded"),
+    (["source:={folder}", "rate_hz:=-1.0"], "rate_hz"),
+])
+def test_what_cannot_be_played_is_said_in_a_sentence(tmp_path, parameters, text):
+    folder = write_folder(tmp_path, calibration=CALIBRATION)
+    result = run(*(item.format(folder=folder) for item in parameters))
+    assert result.returncode == 1
+    assert text in result.stderr and "player: " in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_a_signal_ends_it_quietly(tmp_path, number):
+    process = subprocess.Popen(
+        command(f"source:={write_folder(tmp_path)}", "loop:=true", "rate_hz:=100.0"),
+        env=environment(), text=True, stderr=subprocess.PIPE)
+    lines = [process.stderr.readline()]
+    time.sleep(0.3)
+    process.send_signal(number)
+    rest = process.communicate(timeout=10)[1]
+    assert process.returncode == 0, "".join(lines) + rest
+    assert "Traceback" not in rest and "error" not in rest.lower()
