@@ -91,7 +91,7 @@ PY
 
 note_egl() {
   if ! PATH=$PATH:/sbin ldconfig -p 2>/dev/null | grep -q 'libEGL\.so\.1'; then
-    say "note: without libEGL pictures are rendered by ray casting, which is slower. For OpenGL:"
+    say "note: there is no libEGL, so synthetic pictures will be ray-cast. For OpenGL:"
     say "    sudo apt-get install -y libegl1 libegl-mesa0 libgl1-mesa-dri"
   fi
 }
