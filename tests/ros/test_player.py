@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from helpers.bop_folder import write_set
 from helpers.recordings import CALIBRATION, K, write_bag, write_folder, write_video
 from helpers.ros_rig import BEST_EFFORT, RELIABLE, wait_for
+from kd_pose.nodes import player_node
 from kd_pose.nodes.conversions import stamp_nanoseconds
 from kd_pose.nodes.player_node import PARAMETERS, PlayerNode
 from kd_pose_msgs.msg import ObjectPoseArray
@@ -185,15 +187,21 @@ def test_compressed_pictures_are_the_files_or_jpeg(tmp_path):
 
 
 def test_nothing_is_played_before_somebody_listens(tmp_path):
-    """With a publisher of truth but no subscriber to it the player waits, too."""
     scene = write_set(tmp_path)
     with Player(source=scene, rate_hz=50.0, publish_truth=True) as player:
-        time.sleep(0.6)
+        time.sleep(0.6)  # a subscriber of the truth is waited for a while
         assert player.images == [] and not player.node.done.done()
         player.client.create_subscription(ObjectPoseArray, "player/truth", player.truths.append,
                                           10)
         assert player.wait_done() == 0
         assert len(player.truths) == len(player.images) == 3
+
+
+def test_without_an_audience_for_the_truth_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(player_node, "TRUTH_PATIENCE_S", 0.2)
+    with Player(source=write_set(tmp_path), rate_hz=50.0, publish_truth=True) as player:
+        assert player.wait_done() == 0
+        assert len(player.images) == 3
 
 
 def test_vga_at_30_hz_holds(tmp_path):
@@ -212,6 +220,13 @@ def test_a_picture_that_breaks_on_the_way_ends_with_an_error(tmp_path):
     with Player(source=folder, rate_hz=50.0) as player:
         assert player.wait_done() == 1
         assert player.blues() == [1, 2]
+
+
+def test_every_parameter_is_documented():
+    text = (Path(__file__).parents[2] / "docs/player.md").read_text()
+    for item in PARAMETERS:
+        default = f"`{str(item.default).lower()}`" if item.default != "" else "empty"
+        assert f"| `{item.name}` | {default} |" in text, item.name
 
 
 def test_the_parameters_are_described_and_fixed(tmp_path):

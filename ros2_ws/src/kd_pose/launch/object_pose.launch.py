@@ -149,7 +149,8 @@ def rviz(given, share, common):
 def models(given, in_file, shipped):
     """Paths for model and detector; empty where the parameter file's own value is to stand."""
     own_model = bool(given["model"] or in_file.get("model_path"))
-    model = given["model"] or ("" if own_model else str(shipped / "objects_student.onnx"))
+    model = existing_model("model", given["model"] or (
+        "" if own_model else str(shipped / "objects_student.onnx")), shipped)
     detector = given["detector"]
     if not detector and not in_file.get("detector_path"):
         if not own_model:
@@ -159,21 +160,23 @@ def models(given, in_file, shipped):
                 "detector is missing: the shipped detector does not know the objects of another "
                 "model. Give detector:=<file>.onnx, or set roi_source to topic in params_file"
             )
-    return tuple(existing_model(name, path) for name, path in
-                 (("model", model), ("detector", detector)))
+    return model, existing_model("detector", detector, shipped)
 
 
-def existing_model(argument, path):
+def existing_model(argument, path, shipped):
     if not path:
         return ""
     file = absolute(path)
-    if not file.is_file():
-        raise RuntimeError(f"{argument}: there is no file {file}; give {argument}:=<file>.onnx")
-    return str(file)
+    if file.is_file():
+        return str(file)
+    if file.parent == shipped:
+        raise RuntimeError(f"{argument}: the shipped {file} is not there (was the package built "
+                           f"from a complete checkout?); give {argument}:=<file>.onnx")
+    raise RuntimeError(f"{argument}:={path}: there is no file {file}")
 
 
 def read_parameters(file):
-    """What a parameter file says to the node, top-level names only."""
+    """What a parameter file says to a node of this name in any namespace, top-level names only."""
     if not file.is_file():
         raise RuntimeError(f"params_file: there is no file {file}")
     try:
@@ -182,14 +185,19 @@ def read_parameters(file):
         raise RuntimeError(f"params_file: {file} is not a YAML file: {error}") from None
     if not isinstance(content, dict):
         raise RuntimeError(f"params_file: {file} must begin with `/**:` and `ros__parameters:`")
-    found = {}
-    for node, block in content.items():  # the node's own block counts more than /**
-        if node == "/**" or node.split("/")[-1] == NODE:
-            values = block.get("ros__parameters") if isinstance(block, dict) else None
-            if not isinstance(values, dict):
-                raise RuntimeError(f"params_file: {file}: {node} has no `ros__parameters:`")
-            found = {**found, **values} if node != "/**" else {**values, **found}
-    return found
+    for_all, for_node = {}, {}
+    blocks = list(content.items())
+    for name, block in blocks:
+        if not isinstance(block, dict):
+            raise RuntimeError(f"params_file: {file}: {name} has no `ros__parameters:`")
+        values = block.get("ros__parameters")
+        if values is None:  # a namespace
+            blocks += [(f"{name}/{inner}", values) for inner, values in block.items()]
+        elif name.split("/")[-1] in ("*", "**"):
+            for_all |= values
+        elif name.split("/")[-1] == NODE:
+            for_node |= values
+    return for_all | for_node
 
 
 def middleware_profile(share):

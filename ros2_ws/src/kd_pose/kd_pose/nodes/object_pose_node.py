@@ -5,11 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import rclpy
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
@@ -18,6 +14,7 @@ from kd_pose.drawing import draw_objects
 from kd_pose.nodes import conversions, parameters
 from kd_pose.nodes.estimator_node import LATCHED_QOS, PICTURE_QOS, EstimatorNode, View
 from kd_pose.nodes.images import compressed_message, image_message
+from kd_pose.nodes.process import run
 from kd_pose.object_pose import ObjectPoseEstimator, ObjectPoseOptions
 from kd_pose.results import ObjectPoseFrame
 from kd_pose_msgs.msg import ObjectInfoArray, ObjectPoseArray
@@ -143,28 +140,7 @@ def _options(values: dict[str, Any]) -> ObjectPoseOptions:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the `object_pose` executable; returns the exit code."""
-    unknown = remove_ros_args(args if args is not None else sys.argv)[1:]
-    if unknown:
-        print(f"object_pose: unknown argument(s) {' '.join(unknown)}", file=sys.stderr)
-        return 2
-    rclpy.init(args=args)
-    code, node = 0, None
-    try:
-        node = ObjectPoseNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin_until_future_complete(node.done)
-        code = node.done.result() or 0
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except ParameterException as error:  # a value of a wrong type or out of its range
-        print(f"object_pose: {error}", file=sys.stderr)
-        code = 1
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return code
+    return run(ObjectPoseNode, "object_pose", args)
 
 
 if __name__ == "__main__":

@@ -18,17 +18,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import rclpy
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose
-from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.task import Future
-from rclpy.utilities import remove_ros_args
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image, RegionOfInterest
 from std_msgs.msg import Header
 
@@ -37,6 +33,7 @@ from kd_pose.nodes import parameters
 from kd_pose.nodes.conversions import NANOSECONDS, pose_message, vector
 from kd_pose.nodes.images import byte_array
 from kd_pose.nodes.parameters import Param
+from kd_pose.nodes.process import run
 from kd_pose.sources import Calibration, Frame, Source, SourceError, TrueObject, open_source
 from kd_pose_msgs.msg import ObjectPose, ObjectPoseArray
 
@@ -52,8 +49,8 @@ PARAMETERS: tuple[Param, ...] = (
     Param("image_transport", "raw", "raw: topic image; compressed: topic image/compressed.",
           choices=("raw", "compressed")),
     Param("jpeg_quality", 90, "Of compressed images that are no JPEG or PNG already.", 1, 100),
-    Param("wait_for_subscribers", False, "Do not begin before image, camera_info and, if it is "
-          "published, ~/truth have a subscriber."),
+    Param("wait_for_subscribers", False, "Do not begin before image and camera_info have a "
+          "subscriber; that of ~/truth, if it is published, is waited for 3 seconds more."),
     Param("publish_truth", False, "Publish the true poses of a BOP scene on ~/truth."),
     Param("truth_min_visible", 0.1, "Objects of which less is seen are left out of ~/truth, "
           "where scene_gt_info.json tells.", 0.0, 1.0),
@@ -71,6 +68,7 @@ READ_AHEAD = 4  # pictures
 MATCHING_S = 0.3  # what the other side of a new connection may need to see it
 DELIVERY_S = 0.3  # best-effort messages that are on their way when the player ends
 REMINDER_S = 5.0
+TRUTH_PATIENCE_S = 3.0
 PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
@@ -245,16 +243,24 @@ class PlayerNode(Node):
         return Header(stamp=Time(sec=seconds, nanosec=rest), frame_id=frame_id)
 
     def _wait_for_subscribers(self) -> None:
-        publishers = [item for item in (self._image, self._info, self._truth) if item is not None]
         reminder = time.monotonic() + REMINDER_S
-        while not self._stop.wait(0.05):
-            missing = [p.topic_name for p in publishers if not p.get_subscription_count()]
-            if not missing:
-                self._stop.wait(MATCHING_S)
-                return
+        while missing := self._without_subscribers(self._image, self._info):
             if time.monotonic() > reminder:
                 self.get_logger().info(f"waiting for subscribers of {', '.join(missing)}")
                 reminder += REMINDER_S
+            if self._stop.wait(0.05):
+                return
+        if self._truth is not None:
+            end = time.monotonic() + TRUTH_PATIENCE_S
+            while (missing := self._without_subscribers(self._truth)) and time.monotonic() < end:
+                if self._stop.wait(0.05):
+                    return
+            if missing:
+                self.get_logger().warning(f"nobody subscribes to {missing[0]}")
+        self._stop.wait(MATCHING_S)
+
+    def _without_subscribers(self, *publishers) -> list[str]:
+        return [item.topic_name for item in publishers if not item.get_subscription_count()]
 
 
 def info_message(calibration: Calibration, header: Header) -> CameraInfo:
@@ -308,30 +314,8 @@ def use_package_profile() -> None:
 
 def main(args: list[str] | None = None) -> int:
     """Entry point of the `player` executable; returns the exit code."""
-    unknown = remove_ros_args(args if args is not None else sys.argv)[1:]
-    if unknown:
-        print(f"player: unknown argument(s) {' '.join(unknown)}; parameters are given as "
-              "--ros-args -p source:=<path>", file=sys.stderr)
-        return 2
     use_package_profile()
-    rclpy.init(args=args)
-    code, node = 0, None
-    try:
-        node = PlayerNode()
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        executor.spin_until_future_complete(node.done)
-        code = node.done.result() or 0
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except (ValueError, ParameterException) as error:
-        print(f"player: {error}", file=sys.stderr)
-        code = 1
-    finally:
-        if node is not None:
-            node.destroy_node()
-        rclpy.try_shutdown()
-    return code
+    return run(PlayerNode, "player", args)
 
 
 if __name__ == "__main__":

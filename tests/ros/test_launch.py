@@ -1,0 +1,318 @@
+"""The launch files: what they choose and refuse, and, where `ros2 launch` is there, that they run.
+
+launch, launch_ros and ros2cli come with a ROS 2 distribution but not with its wheels. The choices
+are tested everywhere, with stand-ins for the imports; the rest is skipped where it cannot run.
+"""
+
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+pytest.importorskip("ament_index_python")
+
+PACKAGE = Path(__file__).parents[2] / "ros2_ws/src/kd_pose"
+STAND_INS = {
+    "launch": ("LaunchDescription",),
+    "launch.actions": ("DeclareLaunchArgument", "IncludeLaunchDescription", "OpaqueFunction"),
+    "launch.conditions": ("IfCondition",),
+    "launch.launch_description_sources": ("PythonLaunchDescriptionSource",),
+    "launch.substitutions": ("LaunchConfiguration",),
+    "launch_ros": (),
+    "launch_ros.actions": ("Node",),
+    "launch_ros.parameter_descriptions": ("ParameterValue",),
+}
+
+
+def importable(*names):
+    try:
+        return all(importlib.util.find_spec(name) for name in names)
+    except ModuleNotFoundError:
+        return False
+
+
+REAL = importable("launch.actions", "launch_ros.actions", "composition_interfaces")
+needs_launch = pytest.mark.skipif(not REAL, reason="launch and launch_ros are not installed (they "
+                                  "come with a ROS 2 distribution)")
+
+
+class Action:
+    """Stands in for every action: keeps what it was made of."""
+
+    def __init__(self, *args, **kwargs):
+        self.args, self.kwargs = args, kwargs
+
+
+class Configuration(Action):
+    def perform(self, context):
+        return context[self.args[0]]
+
+
+@pytest.fixture
+def module(monkeypatch):
+    """object_pose.launch.py with stand-ins, so that a Node shows its arguments."""
+    for name, members in STAND_INS.items():
+        stand_in = ModuleType(name)
+        for member in members:
+            kind = Configuration if member == "LaunchConfiguration" else Action
+            setattr(stand_in, member, kind)
+        monkeypatch.setitem(sys.modules, name, stand_in)
+    return load("object_pose.launch.py")
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name.split(".")[0], PACKAGE / "launch" / name)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture
+def share(tmp_path, module, monkeypatch):
+    """A share folder with shipped models; also the current folder."""
+    folder = tmp_path / "share"
+    shutil.copytree(PACKAGE / "config", folder / "config")
+    (folder / "models").mkdir()
+    for name in ("objects_student.onnx", "objects_detector.onnx"):
+        (folder / "models" / name).write_bytes(b"x")
+    monkeypatch.setattr(module, "get_package_share_directory", lambda name: str(folder))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(module.PROFILE, raising=False)
+    return folder
+
+
+def start(module, **given):
+    """The nodes for these arguments, as keyword dictionaries."""
+    context = {name: given.pop(name, default) for name, default, *_ in module.ARGUMENTS}
+    assert not given
+    return [action.kwargs for action in module.nodes(context)]
+
+
+def values(node):
+    """Parameters of a node; those of the file are left out."""
+    return {name: value.args[0] if isinstance(value, Action) else value
+            for name, value in node["parameters"][-1].items()}
+
+
+# --- choices -------------------------------------------------------------------------------------
+
+
+def test_without_arguments_the_shipped_models_and_the_files_values(module, share):
+    nodes = start(module)
+    assert [node["executable"] for node in nodes] == ["object_pose"]
+    assert nodes[0]["parameters"][0] == str(share / "config/object_pose.yaml")
+    assert values(nodes[0]) == {
+        "model_path": str(share / "models/objects_student.onnx"),
+        "detector_path": str(share / "models/objects_detector.onnx"),
+        "use_sim_time": False,
+    }
+    assert nodes[0]["additional_env"] == {
+        "FASTRTPS_DEFAULT_PROFILES_FILE": str(share / "config/fastdds.xml")}
+
+
+def test_arguments_reach_node_player_and_topics(module, share, tmp_path, monkeypatch):
+    monkeypatch.setenv(module.PROFILE, "/my/own.xml")
+    for name in ("m.onnx", "d.onnx", "clip.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    node, player = start(
+        module, namespace="robot1", model="m.onnx", detector="d.onnx", image="/cam/image",
+        camera_info="/cam/info", boxes="/cam/boxes", image_transport="compressed", device="cpu",
+        backend="openvino", autostart="false", use_sim_time="true", log_level="warn",
+        source="clip.mp4", rate_hz="5", loop="true", frame_id="cam")
+    assert values(node) == {
+        "image_transport": "compressed", "backend": "openvino", "device": "cpu",
+        "model_path": str(tmp_path / "m.onnx"), "detector_path": str(tmp_path / "d.onnx"),
+        "autostart": False, "use_sim_time": True,
+    }
+    assert node["remappings"] == [("image", "/cam/image"), ("camera_info", "/cam/info"),
+                                  ("boxes", "/cam/boxes")]
+    assert values(player) == {
+        "source": str(tmp_path / "clip.mp4"), "rate_hz": 5.0, "loop": True,
+        "publish_truth": False, "frame_id": "cam", "image_transport": "compressed",
+        "wait_for_subscribers": True, "use_sim_time": True,
+    }
+    assert player["remappings"] == node["remappings"][:2]
+    for item in (node, player):
+        assert item["namespace"] == "robot1" and item["additional_env"] == {}
+        assert item["ros_arguments"] == ["--log-level", "warn"]
+
+
+@pytest.mark.parametrize("text", [
+    "/**: {ros__parameters: {model_path: own.onnx, detector_path: own_d.onnx}}",
+    "object_pose: {ros__parameters: {model_path: own.onnx, detector_path: own_d.onnx}}",
+    "robot1: {object_pose: {ros__parameters: {model_path: own.onnx, roi_source: topic}}}",
+])
+def test_a_file_with_its_own_model_is_left_alone(module, share, tmp_path, text):
+    (tmp_path / "own.yaml").write_text(text)
+    node, = start(module, params_file="own.yaml")
+    assert node["parameters"][0] == str(tmp_path / "own.yaml")
+    assert values(node) == {"use_sim_time": False}
+
+
+def test_another_nodes_parameters_are_not_this_ones(module, tmp_path):
+    path = tmp_path / "p.yaml"
+    path.write_text("/**: {ros__parameters: {a: 1, b: 1}}\n"
+                    "object_pose: {ros__parameters: {b: 2}}\n"
+                    "player: {ros__parameters: {a: 3, source: x}}\n")
+    assert module.read_parameters(path) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("given, text", [
+    ({"model": "no.onnx"}, "model:=no.onnx: there is no file"),
+    ({"model": "m.onnx"}, "detector is missing: the shipped detector does not know"),
+    ({"model": "m.onnx", "detector": "no.onnx"}, "detector:=no.onnx: there is no file"),
+    ({"params_file": "no.yaml"}, "params_file: there is no file"),
+    ({"params_file": "m.onnx"}, "must begin with"),
+    ({"params_file": "broken.yaml"}, "is not a YAML file"),
+    ({"params_file": "flat.yaml"}, "backend has no `ros__parameters:`"),
+    ({"source": "no/such"}, "source:=no/such: there is no"),
+    ({"source": "m.onnx", "rate_hz": "fast"}, "rate_hz:=fast: must be a number"),
+])
+def test_wrong_arguments_are_named(module, share, tmp_path, given, text):
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    (tmp_path / "broken.yaml").write_text("a: [")
+    (tmp_path / "flat.yaml").write_text("backend: auto")
+    with pytest.raises(RuntimeError, match=text.replace("[", r"\[")):
+        start(module, **given)
+
+
+def test_without_shipped_models_the_argument_is_named(module, share):
+    (share / "models/objects_student.onnx").unlink()
+    with pytest.raises(RuntimeError, match="model: the shipped .* is not there"):
+        start(module)
+
+
+def test_rviz_shows_the_topics_of_the_namespace(module, share, monkeypatch):
+    monkeypatch.setattr(module, "get_package_prefix", lambda name: "/opt")
+    _, rviz = start(module, rviz="true", namespace="/robot1", frame_id="cam")
+    assert ("/object_pose/markers", "/robot1/object_pose/markers") in rviz["remappings"]
+    assert rviz["arguments"] == ["-d", str(share / "rviz/pose.rviz"), "-f", "cam"]
+
+    def missing(name):
+        raise module.PackageNotFoundError
+
+    monkeypatch.setattr(module, "get_package_prefix", missing)
+    with pytest.raises(RuntimeError, match="rviz2 is not installed"):
+        start(module, rviz="true")
+
+
+def test_the_rviz_configuration_shows_what_the_node_publishes():
+    content = yaml.safe_load((PACKAGE / "rviz/pose.rviz").read_text())
+    topics = {display["Topic"]["Value"] for display in content["Visualization Manager"]["Displays"]
+              if "Topic" in display}
+    assert topics == {"/object_pose/markers", "/object_pose/image_annotated"}
+
+
+def test_every_argument_is_documented(module):
+    text = (PACKAGE.parents[2] / "docs/player.md").read_text()
+    for name, *_ in module.ARGUMENTS:
+        assert f"| `{name}` |" in text, name
+
+
+# --- the real thing ------------------------------------------------------------------------------
+
+
+@needs_launch
+@pytest.mark.parametrize("name", ["object_pose.launch.py", "pose.launch.py"])
+def test_the_description_declares_its_arguments(name, monkeypatch):
+    from launch import LaunchDescription
+
+    module = load(name)
+    monkeypatch.setattr(module, "get_package_share_directory", lambda package: str(PACKAGE))
+    description = module.generate_launch_description()
+    assert isinstance(description, LaunchDescription)
+    names = {item.name for item in description.get_launch_arguments()}
+    assert {"model", "detector", "image", "camera_info", "params_file", "source"} <= names
+    assert ("wholebody" in names) == (name == "pose.launch.py")
+
+
+@pytest.fixture
+def ros2_launch():
+    """The command, where it and the built package are there."""
+    if not (REAL and importable("ros2cli", "ros2launch")):
+        pytest.skip("ros2 launch is not installed (it comes with a ROS 2 distribution)")
+    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+    try:
+        get_package_share_directory("kd_pose")
+    except PackageNotFoundError:
+        pytest.skip("the workspace is not built or not sourced")
+    return [sys.executable, "-c", "import sys; from ros2cli.cli import main; sys.exit(main())",
+            "launch", "kd_pose"]
+
+
+def environment():
+    return {**os.environ, "ROS_DOMAIN_ID": str(1 + os.getpid() % 100)}
+
+
+@pytest.mark.parametrize("arguments, text", [
+    (["pose.launch.py", "wholebody:=true"], "wholebody_pose is not there yet"),
+    (["pose.launch.py", "model:=/no/such.onnx"], "model:=/no/such.onnx: there is no file"),
+    (["object_pose.launch.py", "backend:=magic"], '"backend" provided value "magic"'),
+])
+def test_ros2_launch_refuses_in_a_sentence(ros2_launch, arguments, text):
+    result = subprocess.run([*ros2_launch, *arguments], env=environment(), capture_output=True,
+                            text=True, timeout=30)
+    assert result.returncode == 1
+    assert text in result.stdout + result.stderr
+
+
+def test_ros2_launch_runs_player_and_node(ros2_launch, models, scene, tmp_path):
+    """Pictures in at one end, poses out at the other, all by pose.launch.py; Ctrl-C ends it."""
+    pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
+    pytest.importorskip("rclpy")
+    import cv2
+
+    camera = scene.camera
+    cv2.imwrite(str(tmp_path / "picture.png"), scene.image())
+    (tmp_path / "camera.json").write_text(
+        f'{{"fx": {camera.K[0, 0]}, "fy": {camera.K[1, 1]}, "cx": {camera.K[0, 2]}, '
+        f'"cy": {camera.K[1, 2]}, "width": {camera.width}, "height": {camera.height}}}')
+    process = subprocess.Popen(
+        [*ros2_launch, "pose.launch.py", "namespace:=launched", "image:=/cam/image",
+         "camera_info:=/cam/info", f"model:={models['model_path']}",
+         f"detector:={models['detector_path']}", f"source:={tmp_path}", "rate_hz:=10",
+         "loop:=true", "frame_id:=cam"],
+        env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True)
+    try:
+        message = first_message("/launched/object_pose/objects")
+    finally:
+        time.sleep(0.2)
+        os.killpg(process.pid, signal.SIGINT)
+        output = process.communicate(timeout=20)[0]
+    assert message is not None, output
+    assert {item.class_id for item in message.objects} == {"block", "can"}, output
+    assert message.header.frame_id == "cam"
+    assert process.returncode == 0 and output.count("finished cleanly") == 2, output
+
+
+def first_message(topic, timeout_s=15.0):
+    import rclpy
+    from rclpy.context import Context
+    from rclpy.executors import SingleThreadedExecutor
+    from rclpy.node import Node
+
+    from kd_pose_msgs.msg import ObjectPoseArray
+
+    context = Context()
+    rclpy.init(context=context, domain_id=int(environment()["ROS_DOMAIN_ID"]))
+    node, received = Node("audience", context=context), []
+    node.create_subscription(ObjectPoseArray, topic, received.append, 5)
+    executor = SingleThreadedExecutor(context=context)
+    executor.add_node(node)
+    end = time.monotonic() + timeout_s
+    while not received and time.monotonic() < end:
+        executor.spin_once(timeout_sec=0.2)
+    executor.shutdown()
+    node.destroy_node()
+    context.try_shutdown()
+    return received[0] if received else None
