@@ -1,7 +1,7 @@
-"""Renderer by ray casting on embreex, for machines without EGL: the same scenes, geometry and light.
+"""Renderer by ray casting on embreex, for machines without EGL: same scenes, geometry and light.
 
-One ray through every pixel's centre gives ids and depth, so that both renderers agree to the pixel;
-colours of pixels on edges are the mean of four more rays. Shadows are hard-edged here.
+One ray through every pixel's centre gives ids and depth, so that both renderers agree to the
+pixel; colours of pixels on edges are the mean of four more rays. Shadows are hard-edged here.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class RayRenderer:
         whole = np.stack([self._alone(scene, row) for row in range(len(rows))]) if rows else \
             np.zeros((0, *shape), bool)
         return Buffers(np.rint(colour * 255).astype(np.uint8).reshape(*shape, 3),
-                       hits.z.reshape(shape).astype(np.float32), numbers[hits.thing].reshape(shape),
+                       hits.z.reshape(shape).astype(np.float32),
+                       numbers[hits.thing].reshape(shape),
                        whole)
 
     def area(self, scene: Scene, row: int) -> int:

@@ -85,8 +85,9 @@ class SceneSettings:
     ``resting``: share of scenes in which objects stand or lie on a table; in the others they float
     in all orientations. ``upright``: share of the objects on a table that stand as their meshes do
     (z up); the others rest on any side. ``instances``: how many objects, drawn with repetition.
-    ``clutter``: how many things of other shapes, which may hide the objects. ``elevation``: camera above the
-    table. ``path``: ``none`` draws every frame anew, ``orbit`` moves the camera around one scene.
+    ``clutter``: how many things of other shapes, which may hide the objects. ``elevation``: camera
+    above the table. ``path``: ``none`` draws every frame anew, ``orbit`` moves the camera around
+    one scene.
     """
 
     resting: float = 0.6
