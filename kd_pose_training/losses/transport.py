@@ -11,11 +11,15 @@ off what the blur alone costs: S = OT(a, b) - ½OT(a, a) - ½OT(b, b) + eps/2 (m
 What is notable:
 
 * All problems of a batch run together, each with its own annealing from its own diameter: a
-  problem that needs fewer steps stands still while the others finish.
+  problem that needs fewer steps stands still while the others finish. So neither the batch nor
+  the padding changes a value.
 * The problems lie along the last axis of every tensor, so that sets of ten points still fill
   vector registers, and the up to four transports of a divergence are one tensor.
 * No graph through the iterations. At the optimum the derivative of OT is known in closed form
   (envelope theorem), and it is computed with the value, from one last half-step.
+* Unbalanced, the level of the potentials is solved in closed form in every step.
+* float32 is enough although eps may be a millionth: potentials are kept as a common level, which
+  carries a mismatch of the masses and cancels in the plan, and small differences from it.
 """
 
 from __future__ import annotations
@@ -32,6 +36,11 @@ from torch.autograd.function import once_differentiable
 CHUNK_NUMBERS = {"cpu": 1 << 17, "other": 1 << 24}
 # exp(-f / rho) is held below this exponent, which only potentials far from converged exceed.
 MAX_EXPONENT = 80.0
+# Terms of a soft minimum below exp of this are nothing beside its largest, which is 1; without
+# the bound they become denormal numbers, for which exp is a hundred times slower on x86.
+MIN_EXPONENT = -80.0
+# Coordinates count up to this many blurs (or units): squares must not overflow float32.
+FARTHEST = 1e16
 
 
 @dataclass(frozen=True)
@@ -42,8 +51,10 @@ class TransportSettings:
     unit: how far mass is carried before it is cheaper to let it go; ``None`` is balanced and
     wants equal total masses. ``scaling``: factor of the blur from one annealing step to the next.
     ``final_steps``: further steps at the last eps. ``debias``: divergence S instead of OT.
-    ``exact_gradient``: the true derivative; off: times (rho + eps/2) / (rho + eps), which is how
-    GeomLoss 0.2.4 and 0.3.1 derive their (equal) value. No difference in balanced mode.
+    ``exact``: value and derivative of the formula. Off: what GeomLoss computes (0.2.4 and 0.3.1):
+    unbalanced, its iterations stop before the cost of unequal masses is all there, the more so
+    the smaller the sets are beside ``reach``, and derivatives have a factor (rho + eps/2) /
+    (rho + eps); without ``debias`` eps (mass a mass b - ½ mass a - ½ mass b) is missing.
     """
 
     blur: float = 0.01
@@ -51,7 +62,7 @@ class TransportSettings:
     scaling: float = 0.5
     final_steps: int = 0
     debias: bool = True
-    exact_gradient: bool = True
+    exact: bool = True
 
     def __post_init__(self) -> None:
         _require(self.blur > 0 and math.isfinite(self.blur), "blur", self.blur, "above 0")
@@ -75,9 +86,9 @@ def set_diameter(x: Tensor, x_valid: Tensor, y: Tensor, y_valid: Tensor) -> Tens
         x_valid, y_valid: (P, n) and (P, m) bool: the points that count.
 
     Returns:
-        (P,) without gradient.
+        (P,) without gradient, float32 or float64.
     """
-    points = torch.cat([x, y], 1).detach()
+    points = torch.cat([_at_least_float32(x), _at_least_float32(y)], 1).detach()
     valid = torch.cat([x_valid, y_valid], 1)[..., None]
     if points.shape[1] == 0:
         return points.new_zeros(len(points))
@@ -86,14 +97,19 @@ def set_diameter(x: Tensor, x_valid: Tensor, y: Tensor, y_valid: Tensor) -> Tens
     return torch.where(valid.any(1), high - low, 0.0).norm(dim=-1)
 
 
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
 def transport_cost(x: Tensor, a: Tensor, y: Tensor, b: Tensor, settings: TransportSettings,
                    *, diameter: Tensor | None = None, position_weight: float = 1.0,
                    mass_weight: float = 1.0) -> Tensor:
     """S (or OT with ``debias=False``) of each pair of weighted sets.
 
-    A point with mass 0 is no point: sets are padded with it and the padding may hold anything.
-    A pair with an empty side gives 0 without gradient. In balanced mode the masses of a pair must
-    have equal sums (not checked, it would stop a GPU). Half precision is computed in float32.
+    A point with mass 0 (or less) is no point: sets are padded with it and the padding may hold
+    anything. A pair with an empty side gives 0 without gradient. In balanced mode the masses of a
+    pair must have equal sums (not checked, it would stop a GPU). Half precision is computed in
+    float32. NaN comes out only where NaN goes in.
 
     Args:
         x, y: (P, n, d) and (P, m, d) points of P pairs, any unit shared with blur and reach.
@@ -114,11 +130,13 @@ def transport_cost(x: Tensor, a: Tensor, y: Tensor, b: Tensor, settings: Transpo
                                 torch.promote_types(a.dtype, b.dtype))
     dtype = torch.promote_types(dtype, torch.float32)
     x, a, y, b = (tensor.to(dtype) for tensor in (x, a, y, b))
-    x, y = torch.where((a == 0)[..., None], 0, x), torch.where((b == 0)[..., None], 0, y)
+    farthest = FARTHEST * min(settings.blur, 1.0)
+    x, y = (torch.where((mass <= 0)[..., None], 0, points).clamp(-farthest, farthest)
+            for points, mass in ((x, a), (y, b)))
     if diameter is None:
-        diameter = set_diameter(x, a != 0, y, b != 0)
+        diameter = set_diameter(x, a > 0, y, b > 0)
     weights = (float(position_weight), float(mass_weight))
-    return _Transport.apply(x, a, y, b, diameter.detach(), settings, weights)
+    return _Transport.apply(x, a, y, b, diameter.detach().to(dtype), settings, weights)
 
 
 def _check_shapes(x: Tensor, a: Tensor, y: Tensor, b: Tensor, diameter: Tensor | None) -> None:
@@ -179,16 +197,17 @@ def _solve_chunked(x, a, y, b, diameter, settings, weights, needs):
 
 def _solve(x, a, y, b, diameter, settings, wanted):
     """:func:`_solve_chunked` for one chunk, always on full sets."""
-    filled = (a != 0).any(1) & (b != 0).any(1)
+    # A NaN mass counts as a point, so that it is seen in the result.
+    filled = (~(a <= 0)).any(1) & (~(b <= 0)).any(1)
     # Empty pairs become a unit mass on every point and are thrown away at the end.
-    a_solve, b_solve = torch.where(filled[:, None], a, 1), torch.where(filled[:, None], b, 1)
+    a_solve, b_solve = (torch.where(filled[:, None], mass.clamp(min=0), 1) for mass in (a, b))
     problem = _Halves(x, a_solve, y, b_solve, settings.debias)
     potentials, plan = problem.anneal(diameter, settings)
     value, position, mass = _envelope(problem, potentials, settings)
     value = torch.where(filled, value, 0)
     gradients: list[Tensor | None] = [None] * 4
     for side, (points, masses) in enumerate(((x, a), (y, b))):
-        real = filled[:, None] & (masses != 0)
+        real = filled[:, None] & ~(masses <= 0)
         if wanted[2 * side]:
             by_point = problem.position_gradient(position, plan, side, points.shape[1])
             gradients[2 * side] = torch.where(real[..., None], by_point, 0)
@@ -216,6 +235,7 @@ class _Halves:
         # The half whose potential lives on the other points.
         self.partner = [1, 0, 2, 3] if debias else [1, 0]
         self.log_masses = self.masses.log()[:, self.other]                     # (N, H, P)
+        self.shares = (self.masses / self.masses.sum(0))[:, self.own]          # (N, H, P)
 
     def cost(self) -> Tensor:
         """½|x_i - y_j|² as (N_j, N_i, H, P); differences first, since eps may be 1e-6."""
@@ -230,29 +250,47 @@ class _Halves:
         """Potentials f (N, H, P) and the soft assignment (N_j, N_i, H, P), which sums to 1 over j.
 
         Simultaneous updates of both sides, averaged with the last ones; the very last step, which
-        carries the derivative, is taken whole.
+        carries the derivative, is taken whole. f is ``form`` (mean 0 over the masses) + ``level``.
         """
         cost = self.cost()
         work = torch.empty_like(cost)
-        potentials = torch.zeros_like(self.log_masses)
+        form = torch.zeros_like(self.log_masses)
+        level = torch.zeros_like(form[0])
         for eps, rate in zip(*_schedule(diameter, settings)):
-            soft, _ = self._soft_minimum(potentials, cost, eps, work)
-            potentials.add_(soft.mul_(_damping(eps, settings)).sub_(potentials).mul_(rate))
-        eps = torch.full_like(diameter, settings.blur**2)
-        soft, total = self._soft_minimum(potentials, cost, eps, work)
-        return soft.mul_(_damping(eps, settings)), work.div_(total)
+            damping = _damping(eps, settings)
+            soft, total = self._soft_minimum(form, cost, eps, work)
+            form.add_(soft.mul_(damping).sub_(form).mul_(rate))
+            # The level of the other side goes through the soft minimum as it is.
+            level = level - rate * (level + damping * level[self.partner])
+            mean = (form * self.shares).sum(0)
+            form.sub_(mean)
+            level = level + mean
+            if settings.exact and settings.reach is not None:
+                level[:2] += self._level_shift(form[:, :2] + level[:2], settings.reach**2)
+        return form + level, work.div_(total)
 
-    def _soft_minimum(self, potentials: Tensor, cost: Tensor, eps: Tensor,
+    def _soft_minimum(self, form: Tensor, cost: Tensor, eps: Tensor,
                       work: Tensor) -> tuple[Tensor, Tensor]:
         """-eps log sum_j m_j exp((f_j - cost_ij) / eps), (N, H, P).
 
         The terms of the sum, up to a factor, stay in ``work``; their sum is the second result.
         """
-        height = torch.addcdiv(self.log_masses, potentials[:, self.partner], eps)
+        height = torch.addcdiv(self.log_masses, form[:, self.partner], eps)
         torch.addcmul(height[:, None], cost, -1 / eps, out=work)
         top = work.amax(0)
-        total = work.sub_(top).exp_().sum(0)
+        total = work.sub_(top).clamp_(min=MIN_EXPONENT).exp_().sum(0)
         return total.log().add_(top).mul_(-eps), total
+
+    def _level_shift(self, potentials: Tensor, rho: float) -> Tensor:
+        """(2, P): what to add to f and take off g so that the dual value is largest.
+
+        In closed form, since the plan only sees f + g (Séjourné et al., AISTATS 2022). Plain
+        iterations hardly move along this direction once eps is far below rho, and leave the cost
+        of unequal masses short where the annealing starts low.
+        """
+        left = (self.masses.log() - potentials / rho).logsumexp(0)
+        shift = 0.5 * rho * (left[0] - left[1])
+        return torch.stack([shift, -shift])
 
     def position_gradient(self, factor: Tensor, plan: Tensor, side: int, length: int) -> Tensor:
         """(P, n, d): sum over the side's halves of factor_i (x_i - mean of its targets)."""
@@ -281,21 +319,22 @@ def _damping(eps: Tensor, settings: TransportSettings) -> Tensor | float:
 
 
 def _schedule(diameter: Tensor, settings: TransportSettings) -> tuple[Tensor, Tensor]:
-    """Per step and problem, (T, P): eps, and how far the potentials move (1 first, then ½, 0).
+    """Per step and problem, (T, P): eps, and how far the potentials move.
 
-    From diameter² (twice, after a start there from nothing) down by scaling² a step to blur²,
-    as many steps as each problem's own diameter asks for.
+    A start at diameter² from nothing (1), averaged steps (½) from diameter², twice, down by
+    scaling² a step to blur², as many as each problem's own diameter asks for and then none (0);
+    at last one whole step at blur² (1).
     """
     # Step counts must not depend on the precision of the points.
-    first = diameter.double().clamp(min=1e-3 * settings.blur)
+    first = diameter.double().clamp(1e-3 * settings.blur, FARTHEST)
     factor = math.log(settings.scaling)
     middle = ((math.log(settings.blur) - first.log()) / factor).ceil().clamp(min=0)
-    last = 2 + middle + settings.final_steps
-    step = torch.arange(int(last.max()) + 1, device=first.device)[:, None]
+    last = 2 + middle.nan_to_num() + settings.final_steps
+    step = torch.arange(int(last.max()) + 2, device=first.device)[:, None]
     shrunk = first * torch.exp(factor * (step - 2).clamp(min=0))
     eps = torch.where(step - 2 < middle, shrunk, settings.blur).square()
     rate = torch.where(step <= last, 0.5, 0.0)
-    rate[0] = 1.0
+    rate[0], rate[-1] = 1.0, 1.0
     return eps.to(diameter.dtype), rate.to(diameter.dtype)
 
 
@@ -309,21 +348,24 @@ def _envelope(problem: _Halves, potentials: Tensor,
     cross = potentials[:, :2]
     own = potentials[:, 2:] if settings.debias else torch.zeros_like(cross)
     sign = masses.new_tensor([1.0, 1, -1, -1][:halves])[:, None]
+    factor, pull = 1.0, sign * masses[:, problem.own]
     if settings.reach is None:
-        gap = cross - own
-        return (masses * gap).sum((0, 1)), sign * masses[:, problem.own], gap
-    rho = settings.reach**2
-    carried = (-potentials / rho).clamp(max=MAX_EXPONENT).exp()
-    own_carried = carried[:, 2:] if settings.debias else torch.ones_like(cross)
-    # exp(-own/rho) - exp(-cross/rho) without cancellation where the two are close.
-    exponent = (own - cross) / rho
-    lost = torch.where(exponent < 1, -own_carried * torch.expm1(exponent),
-                       own_carried - carried[:, :2])
-    value = (rho + eps / 2) * (masses * lost).sum((0, 1))
-    by_mass = (rho + eps) * lost
-    if not settings.debias:
+        by_mass = cross - own
+        value = (masses * by_mass).sum((0, 1))
+    else:
+        rho = settings.reach**2
+        carried = (-potentials / rho).clamp(max=MAX_EXPONENT).exp()
+        own_carried = carried[:, 2:] if settings.debias else torch.ones_like(cross)
+        # exp(-own/rho) - exp(-cross/rho) without cancellation where the two are close.
+        exponent = (own - cross) / rho
+        lost = torch.where(exponent < 1, -own_carried * torch.expm1(exponent),
+                           own_carried - carried[:, :2])
+        value = (rho + eps / 2) * (masses * lost).sum((0, 1))
+        by_mass, pull = (rho + eps) * lost, pull * carried
+        if not settings.exact:
+            factor = (rho + eps / 2) / (rho + eps)
+    if settings.exact and not settings.debias:
         totals = masses.sum(0)                                                  # (2, P)
         value = value + eps * (totals.prod(0) - totals.mean(0))
         by_mass = by_mass + eps * (totals.flip(0) - 1)
-    factor = 1.0 if settings.exact_gradient else (rho + eps / 2) / (rho + eps)
-    return value, factor * sign * masses[:, problem.own] * carried, factor * by_mass
+    return value, factor * pull, factor * by_mass

@@ -158,7 +158,7 @@ def test_ragged_batch_equals_a_loop_of_geomloss():
         theirs = _with_gradient(_geomloss(RELEASED), one)
         mine = [ours[0][row:row + 1]] + [g[row:row + 1, :length] for g, length in
                                          zip(ours[1:], (n, n, m, m))]
-        assert _relative(mine, theirs) < 1e-8
+        assert _relative(mine, theirs) < 1e-6
         for gradient, length in zip(ours[1:], (n, n, m, m)):
             assert (gradient[row, length:] == 0).all()
 
@@ -181,7 +181,7 @@ def test_common_diameter_is_taken_from_outside():
 @pytest.mark.parametrize("reach", [0.5, None])
 @pytest.mark.parametrize("debias", [True, False])
 def test_gradient_is_that_of_the_value(reach, debias):
-    settings = TransportSettings(blur=0.2, reach=reach, final_steps=150, debias=debias)
+    settings = TransportSettings(blur=0.2, reach=reach, final_steps=60, debias=debias)
     x, a, y, b = _sets(1, 4, 3, problems=2, balanced=reach is None)
 
     def value(x, a, y, b):
@@ -248,7 +248,7 @@ def test_moving_both_sets_together_changes_nothing():
 
 def test_the_divergence_grows_with_the_shift_and_is_not_negative():
     x, a, _, _ = _sets(6, 10, 10, balanced=True)
-    values = [float(transport_cost(x + shift, a, x, a, SHARP)) for shift in (0, 1e-3, 0.01, 0.1)]
+    values = [transport_cost(x + shift, a, x, a, SHARP).item() for shift in (0, 1e-3, 0.01, 0.1)]
     assert values == sorted(values) and values[0] > -1e-9
     # A pure translation moves all mass by it: 2 coordinates, ½ shift² each.
     assert values[3] == pytest.approx(0.01, rel=1e-3)
