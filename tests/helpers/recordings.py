@@ -118,10 +118,11 @@ class Bag:
             np.eye(3).reshape(9), p, 2, 1, roi), time_s)
 
 
-def write_bag(folder: Path, storage: str = "sqlite3", count: int = 4) -> Path:
-    """Pictures 0.1 s apart, each before its camera_info; blue... red is 10, 20, 30 and so on."""
+def write_bag(folder: Path, storage: str = "sqlite3", count: int = 4,
+              step_s: float = 0.1) -> Path:
+    """Pictures `step_s` apart, each before its camera_info; red is 10, 20, 30 and so on."""
     with Bag(folder, storage) as bag:
         for index in range(count):
-            bag.image(0.1 * index, 10 * (index + 1))
-            bag.info(0.1 * index + 0.01, 10.0 + index, stamp_s=50 + 0.1 * index)
+            bag.image(step_s * index, 10 * (index + 1))
+            bag.info(step_s * index + 0.01, 10.0 + index, stamp_s=50 + step_s * index)
     return folder

@@ -1,4 +1,7 @@
-"""`player` over DDS: pictures, cameras, stamps, truth, rates, and what it says of bad sources."""
+"""`player` over DDS: pictures, cameras, stamps, truth, rates, and what it says of bad sources.
+
+A busy machine makes a player late but never early: times are checked from below.
+"""
 
 import itertools
 import os
@@ -48,10 +51,10 @@ class Player:
         rclpy.init(context=self.context, domain_id=1 + os.getpid() % 100)
         namespace = f"/player{os.getpid()}_{next(_numbers)}"
         self.client = Node("client", context=self.context, namespace=namespace)
-        self.infos, self.images, self.truths, self.arrivals = [], [], [], []
+        self.infos, self.images, self.truths = [], [], []
         compressed = values.get("image_transport") == "compressed"
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
-        self.client.create_subscription(kind, topic, self._on_image, qos)
+        self.client.create_subscription(kind, topic, self.images.append, qos)
         self.client.create_subscription(CameraInfo, "camera_info", self.infos.append,
                                         QoSProfile(depth=100))
         if truth:
@@ -67,10 +70,6 @@ class Player:
         self.thread = threading.Thread(target=self.executor.spin, daemon=True)
         self.thread.start()
 
-    def _on_image(self, message):
-        self.arrivals.append(time.monotonic())
-        self.images.append(message)
-
     def __enter__(self):
         return self
 
@@ -81,8 +80,11 @@ class Player:
         self.client.destroy_node()
         self.context.try_shutdown()
 
-    def wait_done(self):
+    def wait_done(self, count=3):
+        """The exit code, after the pictures have come with their camera_info and truth."""
         wait_for(self.node.done.done)
+        parts = [self.images, self.infos] + [self.truths] * bool(self.truths)
+        wait_for(lambda: all(len(part) >= count for part in parts))
         return self.node.done.result()
 
     def blues(self):
@@ -93,10 +95,9 @@ class Player:
         return [stamp_nanoseconds(message.header) for message in self.images]
 
 
-@pytest.mark.parametrize("qos", [RELIABLE, BEST_EFFORT], ids=["reliable", "best_effort"])
-def test_a_folder_is_played_once_in_order(tmp_path, qos):
+def test_a_folder_is_played_once_in_order(tmp_path):
     before = time.time_ns()
-    with Player(qos, source=write_folder(tmp_path), rate_hz=20.0) as player:
+    with Player(source=write_folder(tmp_path), rate_hz=20.0) as player:
         assert player.wait_done() == 0
         assert player.blues() == [1, 2, 10]
         image, info = player.images[1], player.infos[1]
@@ -109,7 +110,13 @@ def test_a_folder_is_played_once_in_order(tmp_path, qos):
         assert info.p[0] == 9.0 and info.r.tolist() == np.eye(3).reshape(9).tolist()
         stamps = player.stamps()
         assert before < stamps[0] < stamps[1] < stamps[2] < time.time_ns()
-        assert stamps[2] - stamps[0] == pytest.approx(0.1e9, rel=0.3)
+        assert stamps[2] - stamps[0] > 0.09e9
+
+
+def test_a_best_effort_audience_is_served(tmp_path):
+    with Player(BEST_EFFORT, source=write_folder(tmp_path), rate_hz=50.0, loop=True) as player:
+        wait_for(lambda: len(player.images) >= 6)
+        assert set(player.blues()) <= {1, 2, 10}
 
 
 def test_a_loop_goes_on_and_frame_id_is_the_given_one(tmp_path):
@@ -144,8 +151,11 @@ def test_a_scene_with_its_truth(tmp_path):
 def test_a_bag_at_recorded_times_with_recorded_stamps(tmp_path):
     pytest.importorskip("rosbags")
     bag = write_bag(tmp_path / "bag", "mcap")
+    start = time.monotonic()
     with Player(source=bag, stamps="recorded") as player:
-        assert player.wait_done() == 0
+        assert player.wait_done(4) == 0
+        waits = player_node.MATCHING_S + player_node.DELIVERY_S
+        assert time.monotonic() - start > 0.3 + waits
         assert player.stamps() == [50_000_000_000 + i * 100_000_000 for i in range(4)]
         assert player.images[0].header.frame_id == "bag_optical"
         assert (player.images[2].encoding, player.images[2].step) == ("rgb8", 22)
@@ -153,14 +163,15 @@ def test_a_bag_at_recorded_times_with_recorded_stamps(tmp_path):
         roi = player.infos[0].roi
         assert (roi.x_offset, roi.y_offset, roi.width, roi.height, roi.do_rectify) == (
             1, 2, 3, 4, True)
-        assert player.arrivals[3] - player.arrivals[0] == pytest.approx(0.3, abs=0.15)
 
 
 def test_a_bag_at_another_rate_with_new_stamps(tmp_path):
     pytest.importorskip("rosbags")
-    with Player(source=write_bag(tmp_path / "bag"), rate_hz=100.0, frame_id="x") as player:
-        assert player.wait_done() == 0
-        assert player.arrivals[3] - player.arrivals[0] < 0.2
+    bag = write_bag(tmp_path / "bag", step_s=5.0)
+    start = time.monotonic()
+    with Player(source=bag, rate_hz=50.0, frame_id="x") as player:
+        assert player.wait_done(4) == 0
+        assert time.monotonic() - start < 12  # recorded: 15
         assert abs(player.stamps()[0] - time.time_ns()) < 5e9
         assert player.images[0].header.frame_id == "x"
 
@@ -169,8 +180,7 @@ def test_a_video_at_recorded_times_goes_on_in_a_loop(tmp_path):
     video = write_video(tmp_path / "clip.avi", count=4, rate_hz=40.0)
     with Player(source=video, horizontal_fov_deg=60.0, loop=True) as player:
         wait_for(lambda: len(player.images) >= 17)
-        # 16 steps of 1/40 s, over four ends
-        assert player.arrivals[16] - player.arrivals[0] == pytest.approx(0.4, abs=0.15)
+        assert 1e-9 * (player.stamps()[16] - player.stamps()[0]) > 0.38  # 16 steps of 1/40 s
 
 
 def test_compressed_pictures_are_the_files_or_jpeg(tmp_path):
@@ -181,7 +191,7 @@ def test_compressed_pictures_are_the_files_or_jpeg(tmp_path):
         assert "png" in player.images[0].format
     video = write_video(tmp_path / "clip.avi")
     with Player(source=video, horizontal_fov_deg=60.0, image_transport="compressed") as player:
-        assert player.wait_done() == 0
+        assert player.wait_done(5) == 0
         decoded = cv2.imdecode(np.frombuffer(player.images[1].data, np.uint8), 1)
         assert decoded.shape == (48, 64, 3) and player.images[1].format == "jpeg"
 
@@ -204,21 +214,23 @@ def test_without_an_audience_for_the_truth_it_goes_on(tmp_path, monkeypatch):
         assert len(player.images) == 3
 
 
-def test_vga_at_30_hz_holds(tmp_path):
+def test_vga_at_30_hz_takes_less_than_a_core(tmp_path):
     for index in range(5):
         noise = np.random.default_rng(index).integers(0, 256, (480, 640, 3), np.uint8)
         cv2.imwrite(str(tmp_path / f"{index}.jpg"), noise)
     with Player(source=tmp_path, horizontal_fov_deg=60.0, rate_hz=30.0, loop=True) as player:
-        wait_for(lambda: len(player.stamps()) >= 31)
-        stamps = player.stamps()[:31]
-        assert 30 / (1e-9 * (stamps[30] - stamps[0])) == pytest.approx(30, rel=0.1)
+        wait_for(lambda: player.images)
+        used, count = time.process_time(), len(player.images)
+        wait_for(lambda: len(player.images) >= count + 30)
+        # player and audience together; wait_for takes some, too
+        assert time.process_time() - used < 1.0
 
 
 def test_a_picture_that_breaks_on_the_way_ends_with_an_error(tmp_path):
     folder = write_folder(tmp_path)
     (folder / "img10.png").write_bytes(b"cut")
     with Player(source=folder, rate_hz=50.0) as player:
-        assert player.wait_done() == 1
+        assert player.wait_done(2) == 1
         assert player.blues() == [1, 2]
 
 
