@@ -24,6 +24,7 @@ from kd_pose_training.synthetic.check import check_frame, surface_points
 from kd_pose_training.synthetic.compose import Composer
 from kd_pose_training.synthetic.lens import through_lens
 from kd_pose_training.synthetic.meshes import ObjectMesh
+from kd_pose_training.synthetic.patterns import background_files
 from kd_pose_training.synthetic.render import open_renderer
 from kd_pose_training.synthetic.settings import SynthSettings
 
@@ -91,6 +92,8 @@ def synthesise(objects: list[ObjectMesh], settings: SynthSettings, root: str | P
     root = Path(root)
     renderer = type(open_renderer(settings.renderer)).name if settings.renderer == "auto" \
         else settings.renderer
+    if settings.look.backgrounds is not None:
+        background_files(settings.look.backgrounds)  # complains before anything is written
     _claim(root, objects, settings)
     chunks = plan(settings)
     todo = [chunk for chunk in chunks if not scene_folder(root, chunk, True).exists()]

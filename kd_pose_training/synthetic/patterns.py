@@ -118,7 +118,12 @@ def _shapes(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def _files(folder: Path) -> tuple[Path, ...]:
+def background_files(folder: Path) -> tuple[Path, ...]:
+    """Pictures of a folder and those below it.
+
+    Raises:
+        ValueError: it has none.
+    """
     found = tuple(sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES))
     if not found:
         raise ValueError(f"look.backgrounds: {folder} holds no pictures ({', '.join(PICTURES)})")
@@ -134,7 +139,7 @@ def backdrop(height: int, width: int, rng: np.random.Generator,
     """
     if folder is None:
         return picture(height, width, rng)
-    path = _files(folder)[rng.integers(len(_files(folder)))]
+    path = background_files(folder)[rng.integers(len(background_files(folder)))]
     image = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f"{path}: cannot be read as a picture")

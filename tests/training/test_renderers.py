@@ -4,8 +4,8 @@ import builtins
 
 import numpy as np
 import pytest
-from helpers.synth_scenes import HEIGHT, WIDTH, K, at, box_mesh, renderer, scene_of
 
+from helpers.synth_scenes import HEIGHT, WIDTH, K, at, box_mesh, renderer, scene_of
 from kd_pose_training.synthetic import render, render_gl
 from kd_pose_training.synthetic.patterns import clutter_mesh
 from kd_pose_training.synthetic.render import RendererError, open_renderer

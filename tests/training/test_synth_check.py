@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.synth_scenes import at, box_mesh, renderer, scene_of
 
+from helpers.synth_scenes import at, box_mesh, renderer, scene_of
 from kd_pose_training.synthetic.check import FrameMismatch, check_frame, surface_points
 from kd_pose_training.synthetic.scene import random_rotation
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import trimesh
-from helpers.synth_scenes import box_mesh
 from PIL import Image
 
+from helpers.synth_scenes import box_mesh
 from kd_pose_training.synthetic.meshes import (
     MeshError,
     check_mesh,

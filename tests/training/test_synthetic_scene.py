@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.synth_scenes import box_mesh, object_of
 
+from helpers.synth_scenes import box_mesh, object_of
 from kd_pose_training import strict
 from kd_pose_training.synthetic.compose import Composer
 from kd_pose_training.synthetic.lens import through_lens
