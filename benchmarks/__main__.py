@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.timing import table
 
-NAMES = ("crop", "pnp")
+NAMES = ("crop", "pnp", "alignment")
 
 
 def main() -> int:
