@@ -220,8 +220,8 @@ class PlayerNode(Node):
             if delay < -0.5 / (self._rate_hz or DEFAULT_RATE_HZ):
                 start -= delay
                 late -= delay
-                self.get_logger().warning(f"reading is slower than playing, {late:.2f} s behind",
-                                          throttle_duration_sec=REMINDER_S)
+                self.get_logger().warning(f"{late:.2f} s behind: reading or this machine is too "
+                                          "slow", throttle_duration_sec=REMINDER_S)
             self._publish(frame, message)
             count += 1
         return count
