@@ -184,15 +184,19 @@ build_workspace() {
 
 hash_of() { sha256sum | cut -d' ' -f1; }
 
+base() { echo "$root $mode $("$venv/bin/python" --version 2>&1)"; }
+
 packages_key() {
-  { echo "$root $mode $("$venv/bin/python" --version 2>&1)"
-    cat pyproject.toml tools/setup.sh tools/mend_ros_wheels.py $requirements/*.txt; } | hash_of
+  { base
+    cat pyproject.toml tools/setup.sh tools/mend_ros_wheels.py \
+      $requirements/{ros-jazzy,tested}.txt; } | hash_of
 }
 
 # Contents of what is compiled or read by setup.py; of the rest only the names, because
 # --symlink-install makes later contents visible by itself.
 workspace_key() {
-  { packages_key
+  { base
+    sha256sum $requirements/ros-jazzy.txt
     find ros2_ws/src/kd_pose_msgs -type f -print0 | sort -z | xargs -0 sha256sum
     sha256sum ros2_ws/src/kd_pose/{package.xml,setup.py,setup.cfg}
     find ros2_ws/src/kd_pose/{config,launch,rviz,models/} 2>/dev/null | sort || true; } | hash_of
