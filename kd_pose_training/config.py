@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kd_pose_training import strict
+from kd_pose_training.distill.config import DistillConfig
 
 DEFAULT_STRIDES = {"darknet53": (8, 16, 32, 64, 128),
                    "darknet_tiny": (8, 16, 32, 64),
@@ -241,6 +242,7 @@ class TrainConfig:
 
     ``object_votes`` votes for the eight corners of each object's 3D box, on crops around one
     object; ``object_detector`` votes for the two corners of its 2D box, on the whole frame.
+    ``distill``: learn from a teacher as well; null: from the truth alone.
     """
 
     data: DataConfig
@@ -250,6 +252,7 @@ class TrainConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    distill: DistillConfig | None = None
 
     def __post_init__(self) -> None:
         expected = 8 if self.task == "object_votes" else 2

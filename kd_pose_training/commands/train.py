@@ -84,7 +84,7 @@ def train(config: TrainConfig, output_dir: str | Path, resume: bool = False) -> 
         datasets = open_datasets(config.data.train, config.data.objects)
         config, specs = resolve(config, datasets)
         header = make_header(config, specs)
-        task = build_task(config)
+        task = build_task(config, header["objects"])
         grid = task.network.grid(config.data.input_size)
         train_set = ObjectVoteDataset(datasets, config, grid, True)
         validate = None
@@ -157,8 +157,12 @@ def make_header(config: TrainConfig, specs: Sequence[Any]) -> dict:
     return {"config": to_dict(config), "objects": [plain(spec) for spec in specs]}
 
 
-def build_task(config: TrainConfig) -> VotesTask:
-    """Network (from the seed, or from ``model.weights``) with its losses."""
+def build_task(config: TrainConfig, objects: Sequence[dict] = ()) -> VotesTask:
+    """Network (from the seed, or from ``model.weights``) with its losses, and its teacher.
+
+    Raises:
+        ValueError: weights or teacher do not fit; ``objects`` are the specs that both must share.
+    """
     import torch
 
     from kd_pose_training.models import build_model
@@ -167,7 +171,13 @@ def build_task(config: TrainConfig) -> VotesTask:
     network = build_model(config.model)
     if config.model.weights:
         load_start_weights(network, config.model.weights)
-    return VotesTask(network, config.data.input_size, config.loss, config.task)
+    if config.distill is None:
+        return VotesTask(network, config.data.input_size, config.loss, config.task)
+    from kd_pose_training.distill.align import build_aligned_task
+    from kd_pose_training.distill.teacher import load_teacher
+    # Built last: the teacher must not change what the seed gives the student.
+    teacher = load_teacher(config.distill.teacher, config, objects)
+    return build_aligned_task(network, teacher, config)
 
 
 def load_start_weights(network: Any, path: str) -> None:

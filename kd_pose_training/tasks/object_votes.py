@@ -6,6 +6,8 @@ corners of the image box with a smooth L1 loss (object_detector).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,20 @@ from kd_pose_training.losses.reprojection3d import Reprojection3DLoss
 from kd_pose_training.models.votenet import VoteNet
 
 TASKS = ("object_votes", "object_detector")
+
+
+@dataclass(frozen=True)
+class Positives:
+    """What a network says at the P positive cells of a batch.
+
+    points: (P, K, 2) votes in input pixels. logits: (P,) of the cell's own class. instance: (P,)
+    row in the batch. member: (P,) symmetry member that the vote loss has chosen.
+    """
+
+    points: Tensor
+    logits: Tensor
+    instance: Tensor
+    member: Tensor
 
 
 class VotesTask(nn.Module):
@@ -72,9 +88,15 @@ class VotesTask(nn.Module):
         vote, member = self._vote_loss(points, batch, image, instance)
         scale = self._scale(len(cell), logits.device)
         result = {"class": self.focal(logits, batch.cell_class) / scale, "vote": vote / scale}
+        positives = Positives(points, logits[image, cell, label], instance, member)
+        result.update(self.more_terms(batch, positives))
         with torch.no_grad():
-            result.update(_figures(points, logits[image, cell, label], batch, instance, member))
+            result.update(_figures(points, positives.logits, batch, instance, member))
         return result
+
+    def more_terms(self, batch: VoteBatch, positives: Positives) -> dict[str, Tensor]:
+        """Further terms of a task that does more than learn the truth."""
+        return {}
 
     def _vote_loss(self, points: Tensor, batch: VoteBatch, image: Tensor,
                    instance: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,1 @@
+"""Learning from a teacher: one file per method, and what they share."""
