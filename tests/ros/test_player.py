@@ -67,15 +67,22 @@ class Player:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.client)
         self.executor.add_node(self.node)
-        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self.over = False
+        self.thread = threading.Thread(target=self._spin, daemon=True)
         self.thread.start()
+
+    def _spin(self):
+        """Not executor.spin: a shutdown under it raises in its thread."""
+        while not self.over:
+            self.executor.spin_once(timeout_sec=0.05)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc):
-        self.executor.shutdown()
+        self.over = True
         self.thread.join(10)
+        self.executor.shutdown()
         self.node.destroy_node()
         self.client.destroy_node()
         self.context.try_shutdown()
