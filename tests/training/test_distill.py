@@ -1,0 +1,375 @@
+"""Teacher and student: nothing of the teacher moves, its votes are chosen as at inference, gated
+by the truth, brought to the student's symmetry branch; the align term falls; bad teachers stop."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from helpers.fake_votes import FakeVotes
+from kd_pose.votes import VoteGrid
+from kd_pose_training.config import LossConfig, ModelConfig, OptimConfig, TrainerConfig, from_dict
+from kd_pose_training.data.batch import collate
+from kd_pose_training.distill.align import AlignedVotesTask, bring_to_members, frame_size
+from kd_pose_training.distill.config import DistillConfig
+from kd_pose_training.distill.selection import box_weights, change_branch, select_votes
+from kd_pose_training.distill.teacher import Teacher, TeacherError, load_teacher
+from kd_pose_training.engine.checkpoint import CheckpointError, save_checkpoint
+from kd_pose_training.engine.trainer import Trainer
+from kd_pose_training.losses.alignment_config import AlignmentConfig, balanced
+from kd_pose_training.models import build_model
+
+torch.set_num_threads(1)
+SIZE = (64, 64)
+STRIDES = (16, 32)
+MODEL = ModelConfig("darknet_tiny_h", STRIDES, head_depth=1, num_classes=2, num_keypoints=8)
+BITS = (np.arange(8)[:, None] >> np.arange(3)) & 1
+
+
+class Oracle(nn.Module):
+    """A network in shape that answers with the first member's truth of the batches it was told."""
+
+    def __init__(self, batches, error_px=0.0, classes=2) -> None:
+        super().__init__()
+        self.layer = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+        self.answers = {float(b.images.sum()): self._answer(b, error_px, classes) for b in batches}
+
+    def grid(self, input_size):
+        return VoteGrid(tuple(input_size), STRIDES)
+
+    def _answer(self, batch, error_px, classes):
+        grid = self.grid(SIZE)
+        centers, anchors = torch.tensor(grid.centers), torch.tensor(grid.anchors)
+        logits = torch.full((len(batch.images), grid.num_cells, classes), -6.0)
+        offsets = torch.zeros(*logits.shape, 8, 2)
+        for image, cell in (batch.cell_instance >= 0).nonzero().tolist():
+            row, label = int(batch.cell_instance[image, cell]), int(batch.cell_class[image, cell])
+            logits[image, cell, label] = 2.0
+            offset = batch.points_px[row, 0] + error_px - centers[cell]
+            offsets[image, cell, label] = (offset / anchors[cell]).float()
+        return logits, offsets
+
+    def forward(self, images):
+        self.layer(images)  # moves its statistics if anything ever puts it into train mode
+        return self.answers[float(images.sum())]
+
+
+def _batch(seed=0, count=4):
+    data = FakeVotes(VoteGrid(SIZE, STRIDES))
+    return collate([data[index, seed + index] for index in range(count)])
+
+
+def _task(teacher_network, weights=None, **settings) -> AlignedVotesTask:
+    torch.manual_seed(0)
+    teacher = Teacher(teacher_network, [0, 1], SIZE)
+    task = AlignedVotesTask(build_model(MODEL), SIZE, LossConfig(), "object_votes", teacher,
+                            DistillConfig("teacher.pt", **settings))
+    task.weights = weights or task.weights
+    return task
+
+
+# ---- the teacher stays as it is --------------------------------------------------------------
+
+def test_teacher_is_frozen_whatever_is_asked_of_it():
+    teacher = Teacher(build_model(MODEL), [0, 1], SIZE)
+    nn.ModuleList([teacher]).train().requires_grad_(True)
+    teacher.network.zero_grad()
+    assert not any(module.training for module in teacher.modules())
+    teacher.requires_grad_(True)
+    assert not any(p.requires_grad for p in teacher.parameters())
+    scores, offsets = teacher(torch.zeros(1, 3, 64, 64, requires_grad=True))
+    assert not scores.requires_grad and not offsets.requires_grad
+
+
+def test_training_moves_the_student_and_nothing_of_the_teacher(tmp_path):
+    data = FakeVotes(VoteGrid(SIZE, STRIDES), length=8)
+    task = _task(build_model(MODEL), score_threshold=0.0, max_error=0.0)
+    before = {k: v.clone() for k, v in task.teacher.state_dict().items()}
+    mine = {k: v.clone() for k, v in task.network.state_dict().items()}
+    config = TrainerConfig(iterations=3, batch_size=4, precision="fp32", device="cpu", log_every=1,
+                           validate_every=0, progress_bar=False, tensorboard=False)
+    Trainer(task, data, collate, config, OptimConfig(), tmp_path).run()
+    after = task.teacher.state_dict()
+    assert before.keys() == after.keys() and len(before) > 50
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert all(p.grad is None for p in task.teacher.parameters())
+    moved = [not torch.equal(mine[k], v) for k, v in task.network.state_dict().items()]
+    assert sum(moved) > 0.9 * len(moved)
+    log = (tmp_path / "log.jsonl").read_text()
+    assert '"align"' in log and '"teacher_used"' in log
+
+
+def test_the_teacher_answers_in_the_students_classes():
+    batch = _batch(count=2)
+    network = Oracle([batch])
+    straight, turned = (Teacher(network, order, SIZE)(batch.images) for order in ([0, 1], [1, 0]))
+    torch.testing.assert_close(straight[0], turned[0].flip(-1))
+    torch.testing.assert_close(straight[1], turned[1].flip(2))
+
+
+# ---- learning --------------------------------------------------------------------------------
+
+def test_steps_on_the_align_term_bring_the_votes_to_the_teacher():
+    batch = _batch()
+    task = _task(Oracle([batch]), preset="custom",
+                 alignment=AlignmentConfig(detach_student_masses=True))
+    optimizer = torch.optim.Adam(task.network.parameters(), 1e-3)
+    task.train()
+    history = []
+    for _ in range(12):
+        terms = task(batch)
+        history.append((terms["align"].item(), terms["vote_px"].item()))
+        optimizer.zero_grad()
+        terms["align"].backward()
+        optimizer.step()
+    assert terms["teacher_used"] == 1.0 and terms["teacher_relative"] < 1e-5
+    assert history[1][0] < history[0][0] and history[-1][0] < 0.5 * history[0][0]
+    assert history[-1][1] < history[0][1]  # nearer to the truth, which only the teacher told
+
+
+def test_a_perfect_student_has_nothing_to_learn():
+    batch = _batch()
+    oracle = Oracle([batch])
+    task = AlignedVotesTask(oracle, SIZE, LossConfig(), "object_votes",
+                            Teacher(oracle, [0, 1], SIZE), DistillConfig("teacher.pt"))
+    for preset in ("balanced", "released"):
+        task.align.config = DistillConfig("t", preset=preset).settings
+        assert abs(task(batch)["align"].item()) < 1e-6
+
+
+@pytest.mark.parametrize("error_px, threshold, max_error, used", [
+    (3.0, 0.3, 0.1, 1.0), (9.0, 0.3, 0.1, 0.0), (9.0, 0.3, 0.0, 1.0), (0.0, 0.95, 0.1, 0.0)])
+def test_gates(error_px, threshold, max_error, used):
+    """Objects of 60 px: an error of 3 px on both axes is 0.07, one of 9 px is 0.21."""
+    batch = _batch()
+    task = _task(Oracle([batch], error_px), score_threshold=threshold, max_error=max_error)
+    terms = task(batch)
+    assert terms["teacher_used"].item() == used and terms["align"].isfinite()
+    sum(terms[name] * weight for name, weight in task.weights.items()).backward()
+    if used:
+        assert terms["teacher_relative"].item() == pytest.approx(2**0.5 * error_px / 60, rel=1e-3)
+    else:
+        assert terms["align"].item() == 0.0
+
+
+def test_a_batch_without_instances():
+    batch = _batch(count=1)
+    none = dataclasses.replace(
+        batch, cell_class=torch.full_like(batch.cell_class, -1),
+        cell_instance=torch.full_like(batch.cell_instance, -1),
+        **{name: getattr(batch, name)[:0] for name in (
+            "instance_image", "instance_class", "points_cam", "points_px", "diameter", "size_px")})
+    terms = _task(Oracle([batch]))(none)
+    terms["align"].backward()
+    assert terms["align"].item() == 0 and terms["teacher_used"].item() == 0
+
+
+# ---- selection -------------------------------------------------------------------------------
+
+def _scene(error=(0.0, 0.0)):
+    """Two objects of class 0 and one of class 1 in one image of 256 px, 6 cells each."""
+    grid = VoteGrid((256, 256), (16, 32))
+    scores, offsets = np.zeros((1, grid.num_cells, 2)), np.zeros((1, grid.num_cells, 2, 8, 2))
+    truth = np.stack([BITS[:, :2] * 40.0 + BITS[:, 2:] * 8 + place
+                      for place in ([20, 20], [180, 30], [40, 180])])
+    for row, label in enumerate((0, 0, 1)):
+        middle = truth[row].mean(0)
+        cells = np.argsort(np.linalg.norm(grid.centers - middle, axis=1))[:6]
+        scores[0, cells, label] = 0.9 - 0.1 * row
+        offsets[0, cells, label] = ((truth[row] + error - grid.centers[cells][:, None])
+                                    / grid.anchors[cells][:, None, None])
+    return grid, scores, offsets, truth
+
+
+def _select(truth, labels, error=(0.0, 0.0), **settings):
+    grid, scores, offsets, _ = _scene(error)
+    return select_votes(grid, scores, offsets, np.zeros(len(truth), np.int64), np.array(labels),
+                        truth[:, None], np.full(len(truth), 48.0), **settings)
+
+
+def test_found_objects_go_to_the_true_ones_they_fit():
+    truth = _scene()[3]
+    order = [2, 0, 1]
+    votes = _select(truth[order], [1, 0, 0])
+    assert votes.used.all() and votes.error.max() < 1e-9
+    assert np.bincount(votes.instance).tolist() == [6, 6, 6]
+    np.testing.assert_allclose(votes.points, truth[order][votes.instance])
+    np.testing.assert_allclose(votes.scores, np.array([0.7, 0.9, 0.8])[votes.instance])
+
+
+def test_what_was_not_found_or_is_another_class_is_not_used():
+    truth = _scene()[3]
+    votes = _select(np.concatenate([truth, truth[:1]]), [0, 0, 0, 0])
+    assert votes.used.tolist() == [True, True, False, False]  # found once, taught once
+    assert np.isinf(votes.error[2:]).all()
+    assert _select(truth, [1, 1, 0], (0.5, 0.0), max_error=0.1).used.tolist() == [False] * 3
+
+
+def test_cells_follow_the_size_of_the_object():
+    """Twelve good cells, four wanted: as many as inference keeps."""
+    grid, scores, offsets, truth = _scene()
+    votes = select_votes(grid, scores, offsets, np.zeros(1, np.int64), np.zeros(1, np.int64),
+                         truth[:1, None], np.array([48.0]), cells_per_instance=4)
+    assert len(votes.points) == 4
+
+
+# ---- symmetry branches -----------------------------------------------------------------------
+
+def _box(turn_deg=0.0, size=(0.1, 0.1, 0.05)):
+    angle = np.deg2rad(turn_deg)
+    turn = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0],
+                     [0, 0, 1]])
+    tilt = np.array([[1, 0, 0], [0, 0.6, -0.8], [0, 0.8, 0.6]])
+    return (np.array(size) * (BITS - 0.5)) @ turn.T @ tilt.T + [0, 0, 1.0]
+
+
+def _project(points):
+    return 500 * points[..., :2] / points[..., 2:]
+
+
+def test_weights_at_the_corners_and_in_the_middle():
+    np.testing.assert_allclose(box_weights(_box(), _box()), np.eye(8), atol=1e-12)
+    np.testing.assert_allclose(box_weights(_box(), _box().mean(0)[None]), np.full((1, 8), 1 / 8))
+    np.testing.assert_allclose(box_weights(_box(), _box(30)).sum(1), 1)
+
+
+def test_a_half_turn_permutes_the_votes():
+    old, new = _box(), _box(180)
+    order = np.abs(new[:, None] - old).sum(-1).argmin(1)
+    assert sorted(order) == list(range(8)) and (order != np.arange(8)).all()
+    votes = _project(old) + np.random.default_rng(0).normal(size=(5, 8, 2))
+    np.testing.assert_allclose(change_branch(votes, old, new, _project(old), _project(new)),
+                               votes[:, order], atol=1e-9)
+
+
+def test_a_wrong_pose_is_the_same_wrong_pose_on_another_branch():
+    """Votes of a slightly moved and turned object, read on a branch 40 degrees further."""
+    small = np.array([[1, -0.02, 0.01], [0.02, 1, 0], [-0.01, 0, 1]])
+
+    def moved(points):
+        return (points - [0, 0, 1]) @ small.T + [0.002, -0.001, 1.01]
+
+    old, new = _box(), _box(40)
+    want = _project(moved(new))
+    found = change_branch(_project(moved(old))[None], old, new, _project(old), _project(new))[0]
+    assert np.abs(want - _project(new)).max() > 1.0  # pixels: what is at stake
+    assert np.abs(found - want).max() < 0.05
+
+
+def test_votes_are_brought_to_the_students_member():
+    batch = _batch(count=1)
+    old, new = _box(), _box(90)
+    batch.points_cam = torch.tensor(np.stack([old, new]))[None].float()
+    batch.points_px = torch.tensor(_project(np.stack([old, new])))[None].float()
+    votes = select_votes(*_answer_of(_project(new)), np.zeros(1, np.int64), np.zeros(1, np.int64),
+                         batch.points_px.numpy(), np.array([80.0]))
+    assert votes.member.tolist() == [1] and votes.used.all()
+    for member, corners in ((0, old), (1, new)):
+        points = bring_to_members(votes, batch, torch.tensor([member]))
+        np.testing.assert_allclose(points, np.broadcast_to(_project(corners), points.shape),
+                                   atol=1e-3)
+
+
+def _answer_of(points):
+    """Grid, scores and offsets of one image in which five cells vote for points (8, 2)."""
+    grid = VoteGrid(SIZE, STRIDES)
+    scores, offsets = np.zeros((1, grid.num_cells, 1)), np.zeros((1, grid.num_cells, 1, 8, 2))
+    cells = np.arange(5)
+    scores[0, cells] = 0.8
+    offsets[0, cells, 0] = ((points - grid.centers[cells][:, None])
+                            / grid.anchors[cells][:, None, None])
+    return grid, scores, offsets
+
+
+def test_frame_is_640x480_for_a_linemod_camera():
+    K = torch.tensor([[[572.4, 0, 0], [0, 573.6, 0], [0, 0, 1]]])
+    torch.testing.assert_close(frame_size(K), torch.tensor([[640.0, 480.0]]))
+
+
+# ---- loading ---------------------------------------------------------------------------------
+
+def _config(**changes):
+    data = {"data": {"train": ["a:b"], "objects": ["mug", "cube"], "input_size": [64, 64]},
+            "model": {"strides": [16, 32], "head_depth": 1, "num_classes": 2}}
+    for key, value in changes.items():
+        section, name = key.split("__")
+        data.setdefault(section, {})[name] = value
+    return from_dict(data)
+
+
+def _spec(name, size=0.05):
+    return {"name": name, "diameter": 0.17, "box_min": [-size] * 3, "box_max": [size] * 3}
+
+
+def _save(path, config, **changes):
+    from kd_pose_training.config import to_dict
+    state = {"config": to_dict(config), "average": None,
+             "network": build_model(config.model).state_dict(),
+             "objects": [_spec(name) for name in config.data.objects], **changes}
+    save_checkpoint(state, path)
+    return path
+
+
+def test_loading_maps_the_classes(tmp_path):
+    path = _save(tmp_path / "t.pt", _config(data__objects=["can", "cube", "mug"],
+                                            model__num_classes=3))
+    teacher = load_teacher(path, _config(), [_spec("mug"), _spec("cube")])
+    assert teacher.classes.tolist() == [2, 1] and teacher.grid.input_size_wh == (64, 64)
+    scores, offsets = teacher(torch.zeros(1, 3, 64, 64))
+    assert scores.shape[-1] == 2 and offsets.shape[2:] == (2, 8, 2)
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"data__objects": ["mug", "can"]}, "does not know cube.*knows mug, can"),
+    ({"data__mean": [0, 0, 0]}, "data.mean")])
+def test_another_teacher_is_refused(tmp_path, change, message):
+    path = _save(tmp_path / "t.pt", _config(**change))
+    with pytest.raises(TeacherError, match=f"t.pt.*{message}"):
+        load_teacher(path, _config())
+
+
+def test_a_detector_is_no_teacher_of_poses(tmp_path):
+    detector = dataclasses.replace(
+        _config(), task="object_detector",
+        model=dataclasses.replace(_config().model, num_keypoints=2))
+    with pytest.raises(TeacherError, match="t.pt.*task"):
+        load_teacher(_save(tmp_path / "t.pt", detector), _config())
+
+
+def test_an_object_with_another_box_is_refused(tmp_path):
+    path = _save(tmp_path / "t.pt", _config())
+    with pytest.raises(TeacherError, match="t.pt.*cube.*box_min"):
+        load_teacher(path, _config(), [_spec("mug"), _spec("cube", 0.06)])
+
+
+def test_missing_damaged_and_partial_files_are_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="nothing.pt"):
+        load_teacher(tmp_path / "nothing.pt", _config())
+    (tmp_path / "text.pt").write_text("no checkpoint")
+    with pytest.raises(CheckpointError, match="text.pt"):
+        load_teacher(tmp_path / "text.pt", _config())
+    weights = build_model(_config().model).state_dict()
+    weights.pop(next(iter(weights)))
+    with pytest.raises(TeacherError, match="half.pt"):
+        load_teacher(_save(tmp_path / "half.pt", _config(), network=weights), _config())
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"teacher": ""}, "teacher"), ({"weight": -1.0}, "weight"), ({"max_error": -1.0}, "max_error"),
+    ({"score_threshold": 2.0}, "score_threshold"), ({"preset": "custom"}, "custom"),
+    ({"alignment": {"blur": 0.1}}, "custom"), ({"preset": "best"}, "preset")])
+def test_bad_sections_are_refused(change, message):
+    section = {"teacher": "t.pt", **change}
+    with pytest.raises(ValueError, match=message):
+        from_dict({"data": {"train": ["a:b"]}, "distill": section})
+
+
+def test_section_by_default_absent_and_otherwise_kept():
+    assert _config().distill is None and DistillConfig("t").settings == balanced()
+    custom = from_dict({"data": {"train": ["a:b"]}, "distill": {
+        "teacher": "t.pt", "preset": "custom", "alignment": {"reach": 0.2}}})
+    assert custom.distill.settings.reach == 0.2
