@@ -76,6 +76,25 @@ def test_order_of_named_objects_is_the_order_of_classes(config_path, tmp_path):
     assert command.load_network(tmp_path / "r/last.pt")[1].data.objects == ("cube", "mug")
 
 
+def test_a_student_learns_from_a_finished_run(config_path, tmp_path, capsys):
+    assert _run(config_path, "-o", tmp_path / "teacher") == 0
+    missing = f"distill.teacher={tmp_path}/nothing.pt"
+    assert _run(config_path, "-o", tmp_path / "student", "--set", missing) != 0
+    assert "nothing.pt" in capsys.readouterr().err
+    settings = ["--set", f"distill.teacher={tmp_path}/teacher/last.pt",
+                "--set", "distill.score_threshold=0", "--set", "distill.max_error=0"]
+    assert _run(config_path, "-o", tmp_path / "student", *settings) == 0
+    lines = read_log(tmp_path / "student")
+    for kind in ("train", "val"):
+        assert all("align" in line and "teacher_used" in line
+                   for line in lines if line["kind"] == kind)
+    _, config, _ = command.load_network(tmp_path / "student/best.pt")
+    assert config.distill.teacher.endswith("teacher/last.pt")
+    assert _run(config_path, "-o", tmp_path / "student", "--resume", *settings) == 0
+    assert _run(config_path, "-o", tmp_path / "student", "--resume", *settings,
+                "--set", "distill.weight=1") != 0
+
+
 def test_output_folder_in_use_is_refused_and_resumed(config_path, tmp_path, capsys):
     out = tmp_path / "run"
     assert _run(config_path, "-o", out) == 0
