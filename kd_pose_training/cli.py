@@ -12,7 +12,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMAND_MODULES = ("synth_objects", "make_objects", "train", "evaluate", "export")
+COMMAND_MODULES = ("make_objects", "synth_objects", "train", "export", "evaluate")
 
 _EPILOG = """\
 from meshes to a model on a robot:
@@ -36,14 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND",
                                        required=True)
     for name in COMMAND_MODULES:
-        module = f"kd_pose_training.commands.{name}"
-        try:
-            add_parser = importlib.import_module(module).add_parser
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            continue
-        add_parser(subparsers)
+        importlib.import_module(f"kd_pose_training.commands.{name}").add_parser(subparsers)
     return parser
 
 
