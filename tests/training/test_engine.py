@@ -39,7 +39,7 @@ def _program(*arguments, launcher=(sys.executable,), **extra):
                             os.environ.get("PYTHONPATH", "")])
     env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **extra}
     return subprocess.run([*launcher, PROGRAM, *map(str, arguments)], env=env, text=True,
-                          capture_output=True, timeout=120)
+                          capture_output=True, timeout=600)
 
 
 @pytest.fixture(scope="module")
