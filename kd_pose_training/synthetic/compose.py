@@ -13,7 +13,6 @@ from kd_pose_training.synthetic.meshes import Mesh, ObjectMesh
 from kd_pose_training.synthetic.scene import (
     CLUTTER,
     TABLE,
-    WALL,
     Body,
     Scene,
     Thing,
@@ -41,11 +40,11 @@ class Composer:
         self.settings = settings
         self.bodies = [Body.of(item.mesh) for item in objects]
         self._pool = self._make_clutter()
-        self._orbit: Scene | None = None
+        self._orbits: dict[str, Scene] = {}
 
     def generator(self, split: str, number: int) -> np.random.Generator:
         """Generator of one frame."""
-        word = int.from_bytes(split.encode()[:16].ljust(16, b"\0"), "little")
+        word = int.from_bytes(split.encode(), "little")
         return np.random.default_rng([self.settings.seed, word, number])
 
     def scene(self, split: str, number: int, rng: np.random.Generator) -> Scene:
@@ -57,11 +56,11 @@ class Composer:
 
     def _orbit_scene(self, split: str, number: int) -> Scene:
         """The split's one scene from a camera that goes around it once."""
-        if self._orbit is None:
-            self._orbit = self._table(self.generator(split, 10**9), every_object=True)
+        if split not in self._orbits:
+            self._orbits[split] = self._table(self.generator(split, 10**9), every_object=True)
         phase = number / self.settings.splits[split]
         T = camera_pose(self.settings.scene, self.generator(split, 0), phase)
-        return replace(self._orbit, T_cam_world=T)
+        return replace(self._orbits[split], T_cam_world=T)
 
     def _choose(self, rng: np.random.Generator, every: bool = False) -> list[int]:
         low, high = self.settings.scene.instances
@@ -146,6 +145,3 @@ class Composer:
         T[:2, :2] = [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
         return Thing(patterns.table_mesh(TABLE_SIZE), TABLE, T, np.full(3, rng.uniform(0.7, 1.0)),
                      rng.uniform(0, 0.3) * self.settings.look.shine, 30.0, texture)
-
-
-__all__ = ["Composer", "TABLE", "WALL"]

@@ -6,7 +6,7 @@ the table's top is z = 0, metres. ``T_cam_world`` and ``T_cam_obj`` have OpenCV 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,13 +14,13 @@ from kd_pose.geometry import make_pose
 from kd_pose_training.synthetic.meshes import Mesh
 from kd_pose_training.synthetic.settings import CameraSettings, SceneSettings, SynthSettings
 
-TABLE, WALL, CLUTTER = -2, -3, -4  # what a thing is when it is none of the objects
+TABLE, CLUTTER = -2, -3  # what a thing is when it is none of the objects
 GRAVITY_TRIES = 40
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A mesh in the scene. ``item``: index of the object (or TABLE, WALL, CLUTTER). Colours are
+    """A mesh in the scene. ``item``: index of the object (or TABLE, CLUTTER). Colours are
     multiplied by ``gain`` (3,) and ``texture`` replaces the mesh's own. shine, gloss: strength and
     exponent of the highlight."""
 
@@ -108,39 +108,41 @@ def resting_rotations(mesh: Mesh, limit: int = 12) -> tuple[np.ndarray, np.ndarr
     area: a body dropped at random comes to rest on a large face more often.
     """
     import trimesh
-    hull = trimesh.convex.convex_hull(np.asarray(mesh.vertices, np.float64))
+    points = np.asarray(mesh.vertices, np.float64)
+    middle = points.mean(axis=0)
+    _, extents, axes = np.linalg.svd(points - middle, full_matrices=False)
+    if extents[2] < 1e-6 * extents[0]:  # a sheet without thickness has no hull: it lies flat
+        return np.stack([_turn_down(axes[2]), _turn_down(-axes[2])]), np.full(2, 0.5)
+    hull = trimesh.convex.convex_hull(points)
     # trimesh's facets are groups of two triangles and more; one alone is a face as well.
     facets = [np.asarray(facet) for facet in hull.facets]
     alone = np.setdiff1d(np.arange(len(hull.faces)),
                          np.concatenate(facets) if facets else np.empty(0, int))
-    facets += [np.array([row]) for row in alone]
-    normals = [hull.face_normals[facet[0]] for facet in facets]
-    areas = [hull.area_faces[facet].sum() for facet in facets]
-    rotations, weights = [], []
-    for normal, area, facet in zip(normals, areas, facets):
-        corners = hull.triangles[facet].reshape(-1, 3)
-        height = (corners.mean(axis=0) - hull.center_mass) @ normal
-        foot = hull.center_mass + height * normal
-        if not _inside(foot, corners, normal):
-            continue
-        rotations.append(_turn_down(normal))
-        weights.append(area)
-    if not rotations:
+    triangles, normals, area = hull.triangles, hull.face_normals, hull.area_faces
+    stable = [_below(hull.center_mass, triangles[facet].reshape(1, -1, 3), normals[facet[:1]])
+              for facet in facets]
+    stable = np.concatenate([*stable, _below(hull.center_mass, triangles[alone], normals[alone])])
+    areas = np.array([*(area[facet].sum() for facet in facets), *area[alone]])
+    downwards = np.array([*(facet[0] for facet in facets), *alone], int)[stable]
+    if len(downwards) == 0:
         return np.eye(3)[None], np.ones(1)
-    order = np.argsort(weights)[::-1][:limit]
-    chosen = np.array(weights)[order]
-    return np.stack([rotations[i] for i in order]), chosen / chosen.sum()
+    order = np.argsort(areas[stable])[::-1][:limit]
+    chosen = areas[stable][order]
+    return (np.stack([_turn_down(normals[row]) for row in downwards[order]]),
+            chosen / chosen.sum())
 
 
-def _inside(point: np.ndarray, corners: np.ndarray, normal: np.ndarray) -> bool:
-    """Whether the point lies within the hull of the coplanar corners."""
-    axis = np.eye(3)[np.abs(normal).argmin()]
-    u = np.cross(normal, axis)
-    u /= np.linalg.norm(u)
-    plane = (corners - point) @ np.stack([u, np.cross(normal, u)], 1)
-    angles = np.sort(np.arctan2(plane[:, 1], plane[:, 0]))
-    gaps = np.diff(np.append(angles, angles[0] + 2 * np.pi))
-    return bool(gaps.max() < np.pi - 0.02)
+def _below(point: np.ndarray, corners: np.ndarray, normals: np.ndarray) -> np.ndarray:
+    """Whether a point (3,) is vertically above faces: (n,). corners (n, k, 3), normals (n, 3)."""
+    height = ((corners.mean(axis=1) - point) * normals).sum(axis=1, keepdims=True)
+    foot = point + height * normals
+    u = np.cross(normals, np.eye(3)[np.abs(normals).argmin(axis=1)])
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    plane = (corners - foot[:, None]) @ np.stack([u, np.cross(normals, u)], axis=2)
+    # Seen from within, the corners leave no gap of half a turn.
+    angles = np.sort(np.arctan2(plane[..., 1], plane[..., 0]), axis=1)
+    gaps = np.diff(np.concatenate([angles, angles[:, :1] + 2 * np.pi], axis=1), axis=1)
+    return gaps.max(axis=1) < np.pi - 0.02
 
 
 def _turn_down(normal: np.ndarray) -> np.ndarray:
@@ -267,7 +269,3 @@ def camera_pose(scene: SceneSettings, rng: np.random.Generator, phase: float | N
                                         np.sin(elevation)])
     return look_at(eye, target, roll)
 
-
-def with_camera(scene: Scene, T_cam_world: np.ndarray, backdrop: np.ndarray) -> Scene:
-    """The same scene seen from somewhere else."""
-    return replace(scene, T_cam_world=T_cam_world, backdrop=backdrop)

@@ -98,7 +98,6 @@ class SceneSettings:
     elevation: tuple[float, float] = (15.0, 85.0)
     roll: float = 20.0
     spread: float = 0.28
-    min_visib: float = 0.0
     path: Literal["none", "orbit"] = "none"
 
     def __post_init__(self) -> None:
@@ -156,8 +155,8 @@ class SynthSettings:
     def __post_init__(self) -> None:
         _check(bool(self.splits), "splits", self.splits, "at least one, e.g. train: 4000")
         for name, count in self.splits.items():
-            _check(name.replace("_", "").isalnum() and name != "models", "splits", name,
-                   "names of letters, digits and _ (not models)")
+            _check(name.replace("_", "").isalnum() and not name.startswith("models"), "splits",
+                   name, "names of letters, digits and _ that do not begin with models")
             _check(1 <= count <= 10**7, f"splits.{name}", count, "1 to 10000000 frames")
         _check(1 <= self.frames_per_scene <= 100000, "frames_per_scene", self.frames_per_scene,
                "1 to 100000")

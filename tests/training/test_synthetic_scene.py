@@ -53,6 +53,12 @@ def test_a_frame_is_a_function_of_seed_split_and_number():
         assert not np.array_equal(a.T_cam_world, other.T_cam_world)
 
 
+def test_names_of_splits_count_to_their_last_letter():
+    maker = composer(clutter=(0, 0))
+    one, other = (maker.generator("calibration_of_camera_" + end, 0).random() for end in "ab")
+    assert one != other
+
+
 def test_numbers_of_objects_and_clutter_keep_to_the_settings():
     maker = composer()
     scenes = [draw(maker, n) for n in range(24)]
@@ -108,6 +114,15 @@ def test_a_single_triangle_is_a_face_to_rest_on():
     assert len(body.rotations) == 5 and body.stands
 
 
+def test_a_sheet_without_thickness_lies_flat():
+    from kd_pose_training.synthetic.meshes import flat_mesh
+    tilted = random_rotation(np.random.default_rng(4))
+    points = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0]]) * 0.05 @ tilted.T
+    body = Body.of(flat_mesh(points, np.array([[0, 1, 2], [0, 2, 3]])))
+    T = rest([body], 0.2, np.random.default_rng(0))[0]
+    assert body.mesh.vertices @ T[2, :3] + T[2, 3] == pytest.approx(np.zeros(6), abs=1e-6)
+
+
 def test_rotations_are_rotations_and_spread_over_all():
     rng = np.random.default_rng(0)
     R = np.stack([random_rotation(rng) for _ in range(400)])
@@ -139,6 +154,12 @@ def test_an_orbit_is_one_scene_from_a_camera_that_goes_around():
     turns = np.unwrap(np.arctan2(eyes[:, 1], eyes[:, 0]))
     assert turns[-1] - turns[0] == pytest.approx(2 * np.pi * 23 / 24, abs=0.5)
     assert np.linalg.norm(np.diff(eyes, axis=0), axis=1).max() < 0.35
+    # Another split is another scene, whichever of them a process draws first.
+    both = replace(settings, splits={"clip": 24, "other": 24})
+    maker = Composer(OBJECTS, both)
+    other = draw(maker, 0, "other")
+    assert not np.array_equal(other.things[0].T_world, scenes[0].things[0].T_world)
+    assert np.array_equal(draw(maker, 0, "clip").things[0].T_world, scenes[0].things[0].T_world)
 
 
 def test_lens_with_everything_off_changes_nothing():
