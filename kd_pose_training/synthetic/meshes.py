@@ -20,6 +20,7 @@ SUFFIXES = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
 MIN_DIAMETER_M, MAX_DIAMETER_M = 0.005, 5.0
 MAX_TEXTURE = 1024
 SMOOTH_ANGLE = np.radians(40.0)
+UNSAID_TINT = 102 / 255  # what trimesh says of a material without colour; textures stay bright
 
 
 class MeshError(ValueError):
@@ -151,10 +152,22 @@ def load_mesh(path: str | Path, scale: float = 1.0) -> Mesh:
     parts = [part for part in parts if len(part.faces)]
     if not parts:
         raise MeshError(f"{path}: is empty, it has no triangles")
+    for part in parts:
+        _check_part(part, path)
     mesh = _join(path, [_convert(part) for part in parts])
     mesh = replace(mesh, vertices=mesh.vertices * np.float32(scale))
     check_mesh(mesh, str(path))
     return mesh
+
+
+def _check_part(part: Any, path: Path) -> None:
+    """Refuse numbers that would otherwise vanish with the triangles they spoil."""
+    if not np.isfinite(part.vertices).all():
+        raise MeshError(f"{path}: has vertices that are not finite")
+    last = len(part.vertices) - 1
+    if part.faces.min() < 0 or part.faces.max() > last:
+        raise MeshError(f"{path}: a triangle names vertex {int(part.faces.max())}; "
+                        f"there are 0 to {last}")
 
 
 def _convert(part: Any) -> Mesh:
@@ -188,6 +201,8 @@ def _material(material: Any) -> tuple[np.ndarray | None, np.ndarray]:
     tint = tint / 255.0 if tint.max() > 1.0 else tint
     if image is None:
         return None, tint
+    if np.allclose(tint, UNSAID_TINT):
+        tint = np.ones(3)
     image = image.convert("RGB")
     image.thumbnail((MAX_TEXTURE, MAX_TEXTURE))
     return np.asarray(image), (np.ones(3) if tint.max() <= 0 else tint)
@@ -226,8 +241,9 @@ def check_mesh(mesh: Mesh, source: str) -> None:
         raise MeshError(f"{source}: has vertices that are not finite")
     size = diameter(mesh.vertices)
     if not MIN_DIAMETER_M <= size <= MAX_DIAMETER_M:
-        hint = ("is it in millimetres? then give scale 0.001" if size > MAX_DIAMETER_M
-                else "give the scale that turns its unit into metres")
+        hint = ("is it in millimetres? Then give --scale 0.001 (in an objects.yaml: scale: 0.001)"
+                if size > MAX_DIAMETER_M else
+                "give the --scale (in an objects.yaml: scale) that turns its unit into metres")
         raise MeshError(f"{source}: its diameter is {size:.4g} m, plausible are {MIN_DIAMETER_M} "
                         f"to {MAX_DIAMETER_M} m; {hint}")
 

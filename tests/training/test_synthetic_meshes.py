@@ -120,8 +120,49 @@ def test_bad_paths_and_kinds_are_refused(tmp_path):
 
 def test_a_mesh_in_millimetres_is_noticed(tmp_path):
     trimesh_box(1000).export(tmp_path / "box.obj")
-    with pytest.raises(MeshError, match=r"box\.obj.*diameter is 107\.7 m.*scale 0\.001"):
+    with pytest.raises(MeshError, match=r"box\.obj.*diameter is 107\.7 m.*--scale 0\.001"):
         load_mesh(tmp_path / "box.obj")
+    with pytest.raises(MeshError, match=r"box\.obj.*diameter is 0\.0001077 m.*--scale"):
+        load_mesh(tmp_path / "box.obj", 1e-6)
+
+
+def obj_file(path, broken):
+    """A box as text, with one of its lines replaced."""
+    lines = trimesh_box().export(file_type="obj").splitlines()
+    for row, line in enumerate(lines):
+        if line.startswith(broken[:2]):
+            lines[row] = broken
+            break
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_a_file_with_one_bad_vertex_is_refused_and_not_thinned_out(tmp_path):
+    with pytest.raises(MeshError, match="box.obj.*not finite"):
+        load_mesh(obj_file(tmp_path / "box.obj", "v nan 0 0"))
+
+
+def test_a_triangle_of_a_vertex_that_is_not_there_is_named(tmp_path):
+    content = trimesh_box().export(file_type="off").splitlines()
+    content[-1] = "3 0 1 99"
+    (tmp_path / "box.off").write_text("\n".join(content))
+    with pytest.raises(MeshError, match="box.off.*(vertex 99|cannot be read)"):
+        load_mesh(tmp_path / "box.off")
+
+
+def test_textures_beside_a_ply_are_read_as_in_ycbv(tmp_path):
+    picture = np.zeros((8, 8, 3), np.uint8)
+    picture[:4], picture[4:] = (250, 0, 0), (0, 0, 250)
+    Image.fromarray(picture).save(tmp_path / "obj.png")
+    points = [(0, 0, 0, 0.5, 0.1), (0.1, 0, 0, 0.5, 0.1), (0, 0, 0.1, 0.5, 0.9)]
+    (tmp_path / "obj.ply").write_text(
+        "ply\nformat ascii 1.0\ncomment TextureFile obj.png\nelement vertex 3\n"
+        + "".join(f"property float {name}\n" for name in ("x", "y", "z", "texture_u", "texture_v"))
+        + "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+        + "".join(" ".join(map(str, point)) + "\n" for point in points) + "3 0 1 2\n")
+    found = load_mesh(tmp_path / "obj.ply")
+    colours, top = vertex_colours(found).astype(int), found.vertices[:, 2] > 0.05
+    assert (colours[top, 0] > 150).all() and (colours[~top, 2] > 150).all()
 
 
 def test_vertices_that_are_not_finite_are_refused():
