@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -58,7 +59,7 @@ def centred_on(scene: Scene, row: int) -> tuple[Scene, float]:
 
 
 def open_renderer(name: str) -> Renderer:
-    """``gl``, ``rays``, or ``auto``: gl where there is EGL, rays elsewhere.
+    """``gl``, ``rays``, or ``auto``: gl where there is EGL, rays elsewhere (a warning says why).
 
     Raises:
         RendererError: what was asked for is not there.
@@ -67,8 +68,9 @@ def open_renderer(name: str) -> Renderer:
         from kd_pose_training.synthetic.render_gl import GlRenderer
         try:
             return GlRenderer()
-        except RendererError:
+        except RendererError as error:
             if name == "gl":
                 raise
+            logging.getLogger(__name__).warning("rendering with rays instead of gl: %s", error)
     from kd_pose_training.synthetic.render_rays import RayRenderer
     return RayRenderer()

@@ -34,8 +34,9 @@ def shade(texel: np.ndarray, normal: np.ndarray, view: np.ndarray, lit: np.ndarr
           gain: np.ndarray, shine: np.ndarray, gloss: np.ndarray) -> np.ndarray:
     """The same in numpy: sRGB (n, 3) in 0..1.
 
-    texel, gain (n, 3) 0..1; normal, view (n, 3) in the world, view towards the camera; lit, shine,
-    gloss (n,).
+    texel (n, 3), gain (n or 1, 3) 0..1; normal, view (n, 3) in the world, view unit and towards
+    the camera; lit (n,) 0..1: how much of the sun is seen; shine, gloss (n or 1,). The result has
+    the inputs' precision.
     """
     n = normal / np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-12)
     n = np.where((n * view).sum(axis=1, keepdims=True) < 0, -n, n)

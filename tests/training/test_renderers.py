@@ -7,9 +7,13 @@ import pytest
 
 from helpers.synth_scenes import HEIGHT, WIDTH, K, at, box_mesh, renderer, scene_of
 from kd_pose_training.synthetic import render, render_gl
+from kd_pose_training.synthetic.compose import Composer
+from kd_pose_training.synthetic.meshes import ObjectMesh, flat_mesh
 from kd_pose_training.synthetic.patterns import clutter_mesh
 from kd_pose_training.synthetic.render import RendererError, open_renderer
 from kd_pose_training.synthetic.scene import random_rotation
+from kd_pose_training.synthetic.settings import CameraSettings, SceneSettings, SynthSettings
+from kd_pose_training.synthetic.shipped_objects import shipped_objects
 
 
 @pytest.fixture(scope="module", params=["gl", "rays"])
@@ -26,6 +30,23 @@ def test_a_box_seen_from_the_front_has_its_depth_and_its_outline(drawer):
     assert np.array_equal(found.whole[0], inside)
     assert found.depth[inside] == pytest.approx(0.48, abs=1e-5)
     assert (found.depth[~inside] == 0).all()
+
+
+def test_a_ball_has_the_depth_of_a_ball(drawer):
+    import trimesh
+    radius, centre = 0.06, np.array([0.03, -0.02, 0.5])
+    ball = trimesh.creation.icosphere(subdivisions=5, radius=radius)
+    found = drawer.render(scene_of((flat_mesh(ball.vertices, ball.faces), at(*centre))))
+    # Nearest point of the ray z (x, y, 1) on the ball.
+    v, u = np.mgrid[:HEIGHT, :WIDTH]
+    rays = np.stack([(u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1], np.ones(u.shape)], -1)
+    along, square = rays @ centre, (rays ** 2).sum(-1)
+    under = along ** 2 - square * (centre @ centre - radius ** 2)
+    expected = np.where(under > 0, (along - np.sqrt(np.maximum(under, 0))) / square, 0)
+    inside, seen = under > 0, found.ids == 0
+    assert (inside & seen).sum() > 0.98 * (inside | seen).sum()
+    away = abs(found.depth - expected)[inside & seen]
+    assert np.quantile(away, 0.99) < 1e-3 and np.median(away) < 1e-4
 
 
 def test_pixels_lie_where_the_camera_matrix_says(drawer):
@@ -83,13 +104,31 @@ def test_renderers_agree():
         assert abs(a.colour.astype(int) - b.colour).mean() < 4
 
 
-def test_auto_takes_rays_where_there_is_no_egl(monkeypatch):
+def test_renderers_agree_on_textures_and_shadows():
+    gl, rays = renderer("gl"), renderer("rays")
+    settings = SynthSettings(camera=CameraSettings(160, 120, 150.0, 150.0, 79.5, 59.5),
+                             scene=SceneSettings(resting=1.0, distance=(0.4, 0.6)))
+    objects = [ObjectMesh(n, spec, mesh)
+               for n, (mesh, spec) in enumerate(shipped_objects().values(), start=1)]
+    maker = Composer(objects, settings)
+    scene = maker.scene("train", 0, maker.generator("train", 0))
+    a, b = gl.render(scene), rays.render(scene)
+    assert len(np.unique(a.ids)) > 2 and np.mean(a.ids != b.ids) < 1e-3
+    difference = abs(a.colour.astype(int) - b.colour)
+    assert difference.mean() < 4 and np.quantile(difference, 0.9) < 8
+    # Turned upside down, the objects' prints would not agree.
+    inner = (a.ids >= 0) & (a.ids == b.ids)
+    assert np.corrcoef(a.colour[inner].ravel(), b.colour[inner].ravel())[0, 1] > 0.95
+
+
+def test_auto_takes_rays_where_there_is_no_egl(monkeypatch, caplog):
     class Broken:
         def __init__(self):
             raise RendererError("no OpenGL over EGL here")
     renderer("rays")
     monkeypatch.setattr(render_gl, "GlRenderer", Broken)
     assert open_renderer("auto").name == "rays"
+    assert "rays instead of gl: no OpenGL over EGL here" in caplog.text
     with pytest.raises(RendererError, match="EGL"):
         open_renderer("gl")
 
