@@ -12,8 +12,11 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -138,10 +141,10 @@ def _claim(root: Path, objects: list[ObjectMesh], settings: SynthSettings) -> No
             found = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(f"{path}: is not valid JSON ({error})") from error
-        if found != wanted:
-            raise ValueError(f"{root}: holds a set that was rendered "
-                             f"{_difference(found, wanted)}; choose another folder, "
-                             "or delete this one")
+        difference = _difference(found, wanted)
+        if difference:
+            raise ValueError(f"{root}: holds a set that was rendered {difference}; choose another "
+                             "folder, or delete this one")
         return
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise ValueError(f"{root}: exists and is not a set of synth-objects; "
@@ -151,11 +154,27 @@ def _claim(root: Path, objects: list[ObjectMesh], settings: SynthSettings) -> No
     bop_writer.write_json(path, wanted)
 
 
-def _difference(found: dict, wanted: dict) -> str:
-    for key, value in wanted["settings"].items():
-        if found.get("settings", {}).get(key) != value:
-            return f"with {key} = {found.get('settings', {}).get(key)!r}, not {value!r}"
-    return "from other meshes"
+def _difference(found: Any, wanted: dict) -> str:
+    """In words, what a set was rendered with that is not wanted; empty where there is nothing."""
+    found = found if isinstance(found, dict) else {}
+    setting = _other_setting(found.get("settings"), wanted["settings"])
+    if setting:
+        return f"with {setting}"
+    same = all(found.get(key) == wanted[key] for key in ("meshes", "objects"))
+    return "" if same else "from other meshes, names or symmetries"
+
+
+def _other_setting(found: Any, wanted: dict, path: str = "") -> str:
+    """The first setting that differs. Settings that are no longer known are passed over."""
+    for key, value in wanted.items():
+        old = found.get(key) if isinstance(found, dict) else None
+        if isinstance(value, dict) and isinstance(old, dict) and key != "splits":
+            deeper = _other_setting(old, value, f"{path}{key}.")
+            if deeper:
+                return deeper
+        elif old != value:
+            return f"{path}{key} = {json.dumps(old)}, not {json.dumps(value)}"
+    return ""
 
 
 def _finish_complete(root: Path, chunks: list[Chunk], objects: list[ObjectMesh]) -> None:
@@ -179,7 +198,11 @@ def _finish_complete(root: Path, chunks: list[Chunk], objects: list[ObjectMesh])
 
 def _rendered(chunks: list[Chunk], objects: list[ObjectMesh], settings: SynthSettings,
               renderer: str, root: Path) -> Iterator[Chunk]:
-    """Render chunks, in processes of their own; yields each when it is on disk."""
+    """Render chunks, in processes of their own; yields each when it is on disk.
+
+    Raises:
+        ChildProcessError: a process was ended from outside, e.g. for want of memory.
+    """
     workers = min(settings.workers or os.cpu_count() or 1, max(1, len(chunks)))
     arguments = (objects, settings, renderer, root)
     if workers == 1:
@@ -190,11 +213,17 @@ def _rendered(chunks: list[Chunk], objects: list[ObjectMesh], settings: SynthSet
     # One thread of Mesa's per process: both cores are busy with processes already.
     before = os.environ.get("LP_NUM_THREADS")
     os.environ["LP_NUM_THREADS"] = "1"
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker,
+                               arguments)
     try:
-        context = multiprocessing.get_context("spawn")
-        with context.Pool(workers, _start_worker, arguments) as pool:
-            yield from pool.imap_unordered(_run_chunk, chunks)
+        for future in as_completed([pool.submit(_run_chunk, chunk) for chunk in chunks]):
+            yield future.result()
+    except BrokenProcessPool as error:
+        raise ChildProcessError("a rendering process ended before its time (out of memory?); the "
+                                "same command goes on where it was, --set workers=1 takes the "
+                                "least memory") from error
     finally:
+        pool.shutdown(cancel_futures=True)
         if before is None:
             del os.environ["LP_NUM_THREADS"]
         else:

@@ -1,10 +1,14 @@
 """synth-objects as a user runs it: the whole set, resume, workers, what it refuses."""
 
 import hashlib
+import json
+import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -42,7 +46,7 @@ def run(inputs, out, *more):
 
 
 def digest(root: Path) -> dict:
-    """Every file of a set but the settings, which name the number of workers' like."""
+    """Every file of a set."""
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(root.rglob("*")) if path.is_file()}
 
@@ -107,6 +111,39 @@ def test_a_folder_with_another_set_is_left_alone(inputs, rendered, capsys):
     message = refused(capsys, run(inputs, rendered, "--set", "seed=5"))
     assert "seed = 3" in message and str(rendered) in message
     assert digest(rendered) == before
+
+
+def test_what_differs_is_named_to_the_key(inputs, rendered, tmp_path, capsys):
+    message = refused(capsys, run(inputs, rendered, "--set", "camera.fx=91"))
+    assert "camera.fx = 90.0, not 91.0" in message
+    message = refused(capsys, run(inputs, rendered, "--set", "splits.val=3"))
+    assert '"val": 2' in message and '"val": 3' in message
+    save_glb(box_mesh((0.05, 0.05, 0.05)), tmp_path / "block.glb")
+    message = refused(capsys, run((inputs[0], tmp_path / "block.glb"), rendered))
+    assert "from other meshes" in message
+
+
+def test_sets_of_versions_with_more_settings_are_known(inputs, rendered, tmp_path, capsys):
+    out = tmp_path / "set"
+    shutil.copytree(rendered, out)
+    known = json.loads((out / "synth.json").read_text())
+    known["settings"]["scene"]["given_up"] = 1
+    (out / "synth.json").write_text(json.dumps(known))
+    assert run(inputs, out) == 0
+    assert "0 of them new" in capsys.readouterr().out
+
+
+def test_a_process_that_dies_is_told(inputs, tmp_path, capsys):
+    def shoot():
+        deadline = time.monotonic() + 60
+        while not multiprocessing.active_children() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        multiprocessing.active_children()[0].kill()
+    thread = threading.Thread(target=shoot)
+    thread.start()
+    code = run(inputs, tmp_path / "set", "--set", "workers=2")
+    thread.join()
+    assert "goes on where it was" in refused(capsys, code)
 
 
 def test_a_folder_with_something_else_is_left_alone(inputs, tmp_path, capsys):
