@@ -26,8 +26,16 @@ FOLDERS = ("rgb", "depth", "mask", "mask_visib", "instance_map")
 def write_json(path: Path, data: Any) -> None:
     """Write beside, then rename."""
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(data), encoding="utf-8")
+    _write(part, json.dumps(data).encode())
     os.replace(part, path)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file; errors of a full disk, too, name it."""
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_models(root: Path, objects: list[ObjectMesh]) -> None:
@@ -99,7 +107,7 @@ def _imwrite(path: Path, image: np.ndarray, flags: list[int]) -> None:
     good, data = cv2.imencode(path.suffix, image, flags)
     if not good:
         raise OSError(f"{path}: the picture could not be encoded")
-    path.write_bytes(data.tobytes())
+    _write(path, data.tobytes())
 
 
 def _info(scene: Scene, T: np.ndarray, item: ObjectMesh, visible: np.ndarray, area: int) -> dict:
