@@ -141,17 +141,27 @@ def train_and_export(data: Path, work: Path) -> tuple[Path, Path]:
     meshes = paint(data / "triangle.obj", work / "mesh")
     step(rendered / "sheet.jpg", "kd-pose-train", "synth-objects",
          "config/training/synth_triangle.yaml", "--meshes", meshes, "-o", rendered)
-    models = []
-    for recipe in ("triangle_student", "triangle_detector"):
-        run, model = work / recipe, work / f"{recipe}.onnx"
-        if not model.exists():
-            resume = ["--resume"] if (run / "last.pt").exists() else []
-            step(model, "kd-pose-train", "train", f"config/training/{recipe}.yaml", "-o", run,
-                 "--set", f"data.train=['{rendered}:train']",
-                 "--set", f"data.val=['{rendered}:val']", *resume)
-        step(model, "kd-pose-train", "export", run, "-o", model)
-        models.append(model)
-    return models[0], models[1]
+    student, detector = work / "triangle_student.onnx", work / "triangle_detector.onnx"
+    if not student.exists():
+        first = train("triangle_student", work)
+        train("triangle_student_more", work, "--set", f"model.weights={first / 'last.pt'}")
+    step(student, "kd-pose-train", "export", work / "triangle_student_more", "-o", student)
+    if not detector.exists():
+        train("triangle_detector", work)
+    step(detector, "kd-pose-train", "export", work / "triangle_detector", "-o", detector)
+    return student, detector
+
+
+def train(recipe: str, work: Path, *more: str) -> Path:
+    """Train a recipe on the rendered set, or go on with what was begun; returns its folder."""
+    run = work / recipe
+    resume = ["--resume"] if (run / "last.pt").exists() else []
+    command = ["kd-pose-train", "train", f"config/training/{recipe}.yaml", "-o", str(run),
+               "--set", f"data.train=['{work / 'data'}:train']",
+               "--set", f"data.val=['{work / 'data'}:val']", *more, *resume]
+    print("--", " ".join(command), flush=True)
+    subprocess.run(command, check=True, cwd=ROOT)
+    return run
 
 
 def run_node(scene: Path, model: Path, detector: Path, out: Path, loops: float = 12.0) -> dict:
