@@ -40,6 +40,22 @@ def test_five_shapes_with_a_discrete_and_a_continuous_symmetry():
         assert 0.08 < spec.diameter < 0.3
 
 
+@pytest.mark.parametrize("name", list(OBJECTS))
+def test_nobody_looks_into_a_mesh_from_outside(name):
+    """Whatever a ray meets first shows it its front: no holes and no triangle inside out."""
+    pytest.importorskip("embreex")
+    import trimesh
+    mesh, spec = OBJECTS[name]
+    rng = np.random.default_rng(1)
+    starts = rng.normal(size=(20000, 3))
+    starts *= spec.diameter / np.linalg.norm(starts, axis=1, keepdims=True)
+    rays = rng.uniform(spec.box_min, spec.box_max, starts.shape) - starts
+    shape = trimesh.Trimesh(mesh.vertices, mesh.faces, process=False)
+    met = shape.ray.intersects_first(starts, rays)
+    cosine = (shape.face_normals[met] * rays).sum(axis=1)[met >= 0]
+    assert len(cosine) > 5000 and np.mean(cosine < 0) > 0.999
+
+
 @pytest.mark.parametrize("name", ["can", "brick"])
 def test_declared_symmetries_keep_shape_and_colours(name):
     mesh, spec = OBJECTS[name]
