@@ -164,8 +164,8 @@ def train(recipe: str, work: Path, *more: str) -> Path:
     return run
 
 
-def run_node(scene: Path, model: Path, detector: Path, out: Path, loops: float = 12.0) -> dict:
-    """Play the scene to an object_pose node in processes of their own; returns the summary."""
+def run_node(scene: Path, model: Path, detector: Path, out: Path, seconds: float = 20.0) -> dict:
+    """Play the scene again and again to an object_pose node; returns the monitor's summary."""
     environment = dict(os.environ)
     environment.setdefault("ROS_DOMAIN_ID", "77")
     start = lambda name, *p: subprocess.Popen(  # noqa: E731
@@ -174,9 +174,11 @@ def run_node(scene: Path, model: Path, detector: Path, out: Path, loops: float =
                  "detector_score_threshold:=0.2", "score_threshold:=0.1")
     monitor = start("monitor", f"output_dir:={out}", "idle_timeout_s:=4.0", "video_rate_hz:=2.0")
     player = start("player", f"source:={scene}", "rate_hz:=2.0", "publish_truth:=true",
-                   "wait_for_subscribers:=true")
+                   "wait_for_subscribers:=true", "loop:=true")
     try:
-        monitor.wait(timeout=60 + loops)
+        time.sleep(seconds)
+        player.send_signal(signal.SIGINT)
+        monitor.wait(timeout=60)
     finally:
         for process in (player, node, monitor):
             if process.poll() is None:
