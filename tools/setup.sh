@@ -199,7 +199,8 @@ workspace_key() {
     sha256sum $requirements/ros-jazzy.txt
     find ros2_ws/src/kd_pose_msgs -type f -print0 | sort -z | xargs -0 sha256sum
     sha256sum ros2_ws/src/kd_pose/{package.xml,setup.py,setup.cfg}
-    find ros2_ws/src/kd_pose/{config,launch,rviz,models/} 2>/dev/null | sort || true; } | hash_of
+    find ros2_ws/src/kd_pose/{config,launch,rviz,models/} -not -path '*__pycache__*' \
+      2>/dev/null | sort || true; } | hash_of
 }
 
 done_before() { [ "$force" = false ] && [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
