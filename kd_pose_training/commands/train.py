@@ -134,20 +134,14 @@ def resolve(config: TrainConfig, datasets: Sequence[Any]) -> tuple[TrainConfig, 
     Raises:
         ValueError: a named object is in none of the folders, or the classes do not fit.
     """
-    found: dict[str, Any] = {}
-    for dataset in datasets:
-        for _, model in sorted(dataset.models.items()):
-            found.setdefault(model.name, model.spec)
-    names = config.data.objects or tuple(found)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(f"data.objects: {', '.join(missing)} not in the training folders; "
-                         f"there are {', '.join(found)}")
+    from kd_pose_training.data.classes import object_specs
+    specs = object_specs(datasets, config)
+    names = [spec.name for spec in specs]
     classes = config.model.num_classes or len(names)
     config = dataclasses.replace(
         config, data=dataclasses.replace(config.data, objects=tuple(names)),
         model=dataclasses.replace(config.model, num_classes=classes))
-    return config, [found[name] for name in names]
+    return config, list(specs)
 
 
 def make_header(config: TrainConfig, specs: Sequence[Any]) -> dict:

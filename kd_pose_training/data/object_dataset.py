@@ -32,6 +32,7 @@ from kd_pose_training.config import TrainConfig
 from kd_pose_training.data.amodal import amodal_box, outlines, project
 from kd_pose_training.data.augment import change_colours, cut_out, jittered_crop, jittered_frame
 from kd_pose_training.data.batch import VoteBatch
+from kd_pose_training.data.classes import object_specs
 from kd_pose_training.data.frame_cache import NONE, FrameStore
 
 # An object of which less than this share of its box shows in the input is neither learnt nor
@@ -195,24 +196,6 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
             K_crop=torch.from_numpy(K_crop.astype(np.float32))[None],
             diameter=torch.from_numpy(diameters.astype(np.float32)),
             size_px=torch.from_numpy(sizes.astype(np.float32)))
-
-
-def object_specs(datasets: Sequence[Any], config: TrainConfig) -> tuple[ObjectSpec, ...]:
-    """The classes in the order of the network's outputs.
-
-    Raises:
-        ValueError: an object of ``data.objects`` is in none of the sets.
-    """
-    found: dict[str, ObjectSpec] = {}
-    for dataset in datasets:
-        for _, model in sorted(dataset.models.items()):
-            found.setdefault(model.name, model.spec)
-    names = config.data.objects or tuple(found)
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(f"data.objects: {', '.join(missing)} not in the folders; there are "
-                         f"{', '.join(found)}")
-    return tuple(found[name] for name in names)
 
 
 def _classes(datasets: Sequence[Any], config: TrainConfig,
