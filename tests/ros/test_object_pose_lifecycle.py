@@ -116,7 +116,7 @@ def test_lifecycle_cycles(models, scene):
             assert rig.node.trigger_cleanup() == SUCCESS
             assert rig.node.estimator is None
             assert state(rig) == "unconfigured"
-        assert threading.active_count() == threads
+        wait_for(lambda: threading.active_count() == threads)  # the last one may still be ending
 
 
 def test_shutdown_from_active_frees_the_model():
