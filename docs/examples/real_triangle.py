@@ -187,6 +187,54 @@ def run_node(scene: Path, model: Path, detector: Path, out: Path, seconds: float
     return json.loads((out / "summary.json").read_text())
 
 
+def report(data: Path, model: Path, detector: Path, picture: Path) -> list[dict]:
+    """Errors of the node's own estimator against the pose file, and a picture of both.
+
+    Of every frame the estimate with the best score counts; rotations modulo the symmetries.
+    White in the picture: the pose file; coloured: the estimate. Left frame 200, right 201.
+    """
+    import cv2
+
+    from kd_pose.camera import Camera
+    from kd_pose.drawing import draw_objects
+    from kd_pose.geometry import rotation_angle_deg
+    from kd_pose.object_pose import ObjectPoseEstimator, ObjectPoseOptions
+    estimator = ObjectPoseEstimator(model, detector, options=ObjectPoseOptions(
+        score_threshold=0.1, detector_score_threshold=0.2))
+    truth = read_pose(data / "triangle_pose.txt") @ read_cv_matrix(
+        data / "triangle.yaml", "geometry2body_pose")
+    members = [truth @ S for S in [np.eye(4), *symmetries()]]
+    rows, tiles = [], []
+    for number in FRAMES:
+        image = cv2.imread(str(data / f"color_camera_image_{number}.png"))
+        camera = Camera(read_intrinsics(data / "color_camera.yaml"), 960, 540)
+        frame = estimator.estimate(image, camera)
+        drawn = draw_objects(image, frame, camera, channel_order="bgr")
+        outline = camera.project(corners(data) @ truth[:3, :3].T + truth[:3, 3])
+        for pair in ((0, 1), (2, 3), (4, 5), (0, 2), (2, 4), (4, 0), (1, 3), (3, 5), (5, 1)):
+            a, b = (tuple(int(round(16 * v)) for v in outline[i]) for i in pair)
+            cv2.line(drawn, a, b, (255, 255, 255), 1, cv2.LINE_AA, 4)
+        tiles.append(cv2.resize(drawn[170:350, 280:520], None, fx=2.5, fy=2.5,
+                                interpolation=cv2.INTER_CUBIC))
+        if frame.objects:
+            T = max(frame.objects, key=lambda item: item.score).T_cam_obj
+            near = min(members, key=lambda M: rotation_angle_deg(T[:3, :3], M[:3, :3]))
+            rows.append({"frame": number, "estimates": len(frame.objects),
+                         "rotation_deg": rotation_angle_deg(T[:3, :3], near[:3, :3]),
+                         "translation_mm": 1000 * np.abs(T[:3, 3] - near[:3, 3]).round(4)})
+        else:
+            rows.append({"frame": number, "estimates": 0})
+    cv2.imwrite(str(picture), cv2.hconcat(tiles), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return rows
+
+
+def corners(data: Path) -> np.ndarray:
+    """The six corners (6, 3) of triangle.obj, metres."""
+    lines = (data / "triangle.obj").read_text().splitlines()
+    return np.array([[float(v) for v in line.split()[1:4]] for line in lines
+                     if line.startswith("v ")])
+
+
 def main() -> int:
     """Run all steps and print the table."""
     parser = argparse.ArgumentParser(description=__doc__,
@@ -195,6 +243,9 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=Path("runs/triangle"))
     arguments = parser.parse_args()
     data, work = arguments.data.resolve(), arguments.work.resolve()
+    if work.is_relative_to(ROOT):  # commands run in ROOT: short paths there
+        work = work.relative_to(ROOT)
+    os.chdir(ROOT)
     for name in ("triangle.obj", "triangle_pose.txt", "triangle.yaml", "color_camera.yaml"):
         if not (data / name).exists():
             parser.error(f"{data / name} is missing: --data wants the folder with the M3T frames")
@@ -203,8 +254,10 @@ def main() -> int:
     scene = work / "real" / "test" / "000001"
     write_real_scene(data, scene, work / "data" / "models")
     summary = run_node(scene, model, detector, work / "result")
-    row = summary["classes"].get(NAME)
-    print(json.dumps(row, indent=2))
+    print(json.dumps(summary["classes"].get(NAME), indent=2))
+    for row in report(data, model, detector, work / "overlay.jpg"):
+        print(row)
+    print(f"look at {work / 'overlay.jpg'} and {work / 'result' / 'sheet.jpg'}")
     return 0
 
 
