@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,7 +216,7 @@ def _rendered(chunks: list[Chunk], objects: list[ObjectMesh], settings: SynthSet
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker,
                                arguments)
     try:
-        for future in as_completed([pool.submit(_run_chunk, chunk) for chunk in chunks]):
+        for future in as_completed(_submitted(pool, chunks)):
             yield future.result()
     except BrokenProcessPool as error:
         raise ChildProcessError("a rendering process ended before its time (out of memory?); the "
@@ -228,6 +228,19 @@ def _rendered(chunks: list[Chunk], objects: list[ObjectMesh], settings: SynthSet
             del os.environ["LP_NUM_THREADS"]
         else:
             os.environ["LP_NUM_THREADS"] = before
+
+
+def _submitted(pool: ProcessPoolExecutor, chunks: list[Chunk]) -> list[Future]:
+    """Hand all chunks to the pool.
+
+    Raises:
+        BrokenProcessPool: a process has died meanwhile. The pool itself says so only sometimes;
+            in the moment of breaking its pipe is closed already, which is an OSError.
+    """
+    try:
+        return [pool.submit(_run_chunk, chunk) for chunk in chunks]
+    except OSError as error:
+        raise BrokenProcessPool("a process died while chunks were handed out") from error
 
 
 class _Worker:
