@@ -30,7 +30,7 @@ TRAINER_ONLY = {"torch", "onnx", "scipy", "trimesh", "moderngl", "embreex", "ten
 
 # A module may import those on its own floor and below while it is loaded.
 FLOORS = (
-    ("keypoints", "geometry", "camera", "symmetry", "scoring"),
+    ("keypoints", "wholebody_keypoints", "geometry", "camera", "symmetry", "scoring"),
     ("crop", "boxes", "votes", "codes", "simcc", "pnp"),
     ("manifest", "results"),
     ("backends",),
