@@ -5,13 +5,32 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+Batch = TypeVar("Batch", bound="TensorFields")
+
+
+class TensorFields:
+    """Moves every field of a dataclass of tensors at once."""
+
+    def to(self: Batch, device: torch.device | str) -> Batch:
+        """The batch on a device."""
+        return self._map(lambda value: value.to(device, non_blocking=True))
+
+    def pin_memory(self: Batch) -> Batch:
+        """The batch in page-locked memory, for quick copies to a GPU."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self: Batch, function: Callable[[Tensor], Tensor]) -> Batch:
+        return type(self)(**{field.name: function(getattr(self, field.name))
+                             for field in dataclasses.fields(self)})
+
 
 @dataclass
-class VoteBatch:
+class VoteBatch(TensorFields):
     """B images with N cells each and M instances in all, of S symmetry members and K points.
 
     images: (B, 3, H, W) float32, normalised. cell_class: (B, N) int64, class, BACKGROUND or
@@ -32,18 +51,6 @@ class VoteBatch:
     K_crop: Tensor
     diameter: Tensor
     size_px: Tensor
-
-    def to(self, device: torch.device | str) -> VoteBatch:
-        """The batch on a device."""
-        return self._map(lambda value: value.to(device, non_blocking=True))
-
-    def pin_memory(self) -> VoteBatch:
-        """The batch in page-locked memory, for quick copies to a GPU."""
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> VoteBatch:
-        names = (field.name for field in dataclasses.fields(self))
-        return VoteBatch(**{name: function(getattr(self, name)) for name in names})
 
 
 def collate(samples: Sequence[VoteBatch]) -> VoteBatch:
