@@ -195,10 +195,18 @@ class TestDecode:
         first = np.array([[1.0, 1.0], [0.1, 0.9]])  # 0.1 is a zero
         second = np.array([[1.0, 1.0], [0.9, 0.1]])
         pairs = decode(table, mask, np.stack([first, second]), stride=2)
-        # certainties: 1; 0.8 and 0.8; 0.8 and 0.8
-        assert np.allclose(pairs.weights, [0.9, 0.8 * 0.8, 0.6 * 0.8])
+        # both bits right with probability 1, 0.9 * 0.9, 0.9 * 0.9
+        assert np.allclose(pairs.weights, [0.9, 0.8 * 0.81, 0.6 * 0.81])
         assert pairs.pixels.tolist() == [[0.5, 0.5], [0.5, 2.5], [2.5, 2.5]]
         assert pairs.points.tolist() == [[3, 0, 0], [1, 0, 0], [2, 0, 0]]
+
+    def test_only_the_coarse_bits_weigh(self, tree):
+        mask, bits = answer(tree, np.full((1, 3), 77), np.ones((1, 3)))
+        bits[2, 0, 0] = bits[6:, 0, 2] = 0.6
+        bits[2, 0, 1] = 0.4
+        pairs = decode(tree, mask, bits)
+        assert np.allclose(pairs.weights, [1.0, 0.6, 0.6])
+        assert pairs.pixels[:, 0].tolist() == [4.5, 0.5, 2.5]
 
     def test_pixels_are_the_centres_of_the_input_pixels_they_cover(self):
         # stride 4: columns cover 0..3 and 4..7

@@ -28,6 +28,10 @@ MAX_BITS = 20
 # it in every cut tells points apart that lie in one plane across the longest direction.
 _GENERIC = np.array([0.8017, 0.4858, 0.3481]) / math.sqrt(0.8017**2 + 0.4858**2 + 0.3481**2)
 _TILT = 1e-3
+# A pixel is as good as its first bits: the sixth halves patches of a thirty-second of the surface.
+# Certainty of the later bits says little of the pose, and where they are all in doubt much of the
+# noise looks as certain as the truth (docs/dense_codes.md has the comparison).
+COARSE_BITS = 6
 _DECIMALS = 9  # points nearer than a nanometre are one: far above the rounding of a projection
 
 
@@ -231,9 +235,10 @@ def decode(
 
     mask_scores: (h, w) 0..1. code_probabilities: (bits, h, w) 0..1, the coarsest bit first.
     stride: input pixels per output pixel, see `grid_pixels`.
-    A pixel's weight is its mask score times the mean certainty |2p - 1| of its bits. Where more
-    than `max_pairs` pixels are on the object, the most certain of each little square is taken, so
-    that they stay spread over it. Pixels that are not finite are left out.
+    A pixel's weight is its mask score times the probability that its first `COARSE_BITS` bits are
+    right: those decide whether the point is roughly or not at all the right one. Where more than
+    `max_pairs` pixels are on the object, the best of each little square is taken, so that they
+    stay spread over it. Pixels that are not finite are left out.
     """
     mask = np.asarray(mask_scores)
     probabilities = np.asarray(code_probabilities)
@@ -245,18 +250,18 @@ def decode(
     if max_pairs < 1:
         raise ValueError(f"max_pairs must be at least 1, got {max_pairs}")
     width = mask.shape[1]
-    flat = mask.reshape(-1)
-    cells = np.flatnonzero((flat >= mask_threshold) & (flat > 0) & np.isfinite(flat))
-    bits = probabilities.reshape(table.bits, -1)[:, cells].T.astype(np.float32)
-    weights = flat[cells] * np.abs(2.0 * bits - 1.0).mean(axis=1)
-    usable = np.isfinite(weights) & (weights > 0)
-    if not usable.all():
-        cells, bits, weights = cells[usable], bits[usable], weights[usable]
+    mask, probabilities = mask.reshape(-1), probabilities.reshape(table.bits, -1)
+    cells = np.flatnonzero((mask >= mask_threshold) & (mask > 0) & np.isfinite(mask))
+    coarse = probabilities[:COARSE_BITS, cells]
+    weights = mask[cells] * np.maximum(coarse, 1.0 - coarse).prod(axis=0)
+    weights = np.where(np.isfinite(weights), weights, -1.0)
     chosen = _spread_best(cells, width, weights, max_pairs)
-    codes = bits_to_codes(bits[chosen] > 0.5)
+    bits = probabilities[:, cells[chosen]].T
+    usable = (weights[chosen] > 0) & np.isfinite(bits).all(axis=1)
+    chosen, bits = chosen[usable], bits[usable]
     return CodePairs(
         pixels=grid_pixels(cells[chosen], width, stride),
-        points=table.points[codes].astype(np.float64),
+        points=table.points[bits_to_codes(bits > 0.5)].astype(np.float64),
         weights=weights[chosen].astype(np.float64),
     )
 
