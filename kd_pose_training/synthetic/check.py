@@ -8,13 +8,16 @@ renderer with another projection, a swapped id or a stale pose cannot pass.
 from __future__ import annotations
 
 import numpy as np
+from scipy.spatial import cKDTree
 
+from kd_pose.geometry import transform_points
 from kd_pose_training.synthetic.render import Buffers
 from kd_pose_training.synthetic.scene import Scene
 
 POINTS = 400
 MIN_SHARE = 0.9
 MIN_POINTS = 20
+TOUCHING = 0.015  # metres; behind a thin wall of its neighbour a surface seems to be on the depth
 MIN_SEEN = 0.02  # of a surface faces the camera: a plate seen edge-on shows next to nothing
 
 
@@ -63,8 +66,20 @@ def check_frame(scene: Scene, buffers: Buffers, points: list[np.ndarray]) -> Non
         on = (z > around.min(axis=0) - tolerance) & (z < around.max(axis=0) + tolerance)
         ids = np.stack([buffers.ids[v + j, u + i] for j in (-1, 0, 1) for i in (-1, 0, 1)])
         flat = on & (around.max(axis=0) - around.min(axis=0) < 0.03 * z)
-        if flat.sum() >= MIN_POINTS and np.mean((ids[:, flat] == row).any(axis=0)) < MIN_SHARE:
+        mine = (ids == row).any(axis=0)
+        if flat.sum() >= MIN_POINTS and np.mean(mine[flat]) < MIN_SHARE:
+            flat &= ~_touching(scene, row, camera[inside], points)
+        if flat.sum() >= MIN_POINTS and np.mean(mine[flat]) < MIN_SHARE:
             raise FrameMismatch(f"instance {row}: its visible surface is not in its mask")
         within = (ids == row).all(axis=0)  # seen there, or hidden by the object's own front
         if within.sum() >= MIN_POINTS and np.mean(on[within]) < MIN_SEEN:
             raise FrameMismatch(f"instance {row}: its mask is not where its surface is")
+
+
+def _touching(scene: Scene, row: int, camera: np.ndarray, points: list[np.ndarray]) -> np.ndarray:
+    """Which points (n, 3), camera frame, lie next to the surface of another instance: (n,) bool."""
+    others = [transform_points(scene.pose(thing), points[thing.item])
+              for other, thing in enumerate(scene.objects) if other != row]
+    if not others:
+        return np.zeros(len(camera), dtype=bool)
+    return cKDTree(np.concatenate(others)).query(camera)[0] < TOUCHING

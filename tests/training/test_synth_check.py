@@ -70,3 +70,15 @@ def test_thin_plates_seen_edge_on_pass():
         c, s = np.cos(tilt), np.sin(tilt)
         scene = scene_of((plate, at(0, 0.01, 0.35, np.array([[1, 0, 0], [0, c, -s], [0, s, c]]))))
         check_frame(scene, drawer.render(scene), points)
+
+
+def test_a_surface_behind_the_thin_wall_of_its_neighbour_passes():
+    """A box right behind a sheet of 2 mm: its front is as good as on the depth, but not seen."""
+    sheet, box = box_mesh((0.08, 0.06, 0.002)), box_mesh((0.08, 0.06, 0.04))
+    points = [surface_points(mesh.vertices, mesh.faces) for mesh in (sheet, box)]
+    scene = scene_of((sheet, at(0, 0, 0.399)), (box, at(0, 0, 0.42)))
+    buffers = renderer("rays").render(scene)
+    check_frame(scene, buffers, points)
+    swapped = np.choose(buffers.ids + 1, [-1, 1, 0]).astype(np.int16)
+    with pytest.raises(FrameMismatch, match="mask"):
+        check_frame(moved(scene, 1, at(0.15, 0, 0)), replace(buffers, ids=swapped), points)
