@@ -64,8 +64,13 @@ class DarkNetTiny(nn.Module):
         self.channels = (int(128 * width), int(128 * width))
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.stage_maps(images)
+        return [maps[2], maps[4]]
+
+    def stage_maps(self, images: Tensor) -> list[Tensor]:
+        """Outputs of the five stages, of strides 2, 4, 8, 16 and 16."""
         x, maps = images, []
         for stage in self.stages:
             x = stage(x)
             maps.append(x)
-        return [maps[2], maps[4]]
+        return maps
