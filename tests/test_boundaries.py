@@ -32,7 +32,7 @@ TRAINER_ONLY = {"torch", "onnx", "scipy", "trimesh", "moderngl", "embreex", "ten
 FLOORS = (
     ("keypoints", "wholebody_keypoints", "geometry", "camera", "symmetry", "scoring"),
     ("crop", "boxes", "votes", "codes", "simcc", "pnp"),
-    ("manifest", "results"),
+    ("manifest", "onnx_metadata", "results"),
     ("backends",),
     ("vote_network", "object_pose", "wholebody_pose", "tracking", "smoothing", "refine", "drawing",
      "sources"),

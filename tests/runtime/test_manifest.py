@@ -7,12 +7,15 @@ import sys
 import numpy as np
 import pytest
 
+from kd_pose.codes import CodeTable, code_table_to_text
 from kd_pose.manifest import (
     FORMAT_VERSION,
     METADATA_KEY,
+    DenseManifest,
     Manifest,
     ModelFileError,
     ObjectSpec,
+    manifest_from_json,
     read_manifest,
     require_task,
 )
@@ -47,10 +50,29 @@ def manifest(**changes):
     return Manifest(**{**values, **changes})
 
 
+def table_text(spec, bits=4, scale=1.0):
+    """A code table of 2**bits points in an object's box."""
+    points = np.random.default_rng(0).uniform(spec.box_min, spec.box_max, (1 << bits, 3))
+    return code_table_to_text(CodeTable(scale * points))
+
+
+def dense_manifest(**changes):
+    values = dict(
+        task="object_codes",
+        input_size=(128, 96),
+        mean=(123.675, 116.28, 103.53),
+        std=(58.395, 57.12, 57.375),
+        channel_order="rgb",
+        objects=(CAN, BOX),
+        code_tables=(table_text(CAN), table_text(BOX)),
+    )
+    return DenseManifest(**{**values, **changes})
+
+
 class TestJson:
     def test_round_trip(self):
         original = manifest()
-        assert Manifest.from_json(original.to_json(), "here") == original
+        assert manifest_from_json(original.to_json(), "here") == original
 
     def test_lists_and_numpy_numbers_become_plain(self):
         made = manifest(input_size=[256, np.int64(192)], mean=np.zeros(3), strides=np.array([8]))
@@ -97,20 +119,66 @@ class TestJson:
         data = json.loads(manifest().to_json())
         edit(data)
         with pytest.raises(ModelFileError, match=f"^robot.onnx: .*{message}"):
-            Manifest.from_json(json.dumps(data), "robot.onnx")
+            manifest_from_json(json.dumps(data), "robot.onnx")
 
     @pytest.mark.parametrize("text", ["", "{", "[1]", "null"])
     def test_not_json(self, text):
         with pytest.raises(ModelFileError, match="^x: "):
-            Manifest.from_json(text, "x")
+            manifest_from_json(text, "x")
 
     def test_an_error_is_a_value_error(self):
         assert issubclass(ModelFileError, ValueError)
 
     def test_require_task(self):
-        require_task(manifest(), "object_votes", "m.onnx")
+        require_task(manifest(), ("object_codes", "object_votes"), "m.onnx")
         with pytest.raises(ModelFileError, match="m.onnx.*'object_votes'.*'object_detector'"):
-            require_task(manifest(), "object_detector", "m.onnx")
+            require_task(manifest(), ("object_detector",), "m.onnx")
+        with pytest.raises(ModelFileError, match="needed is 'object_codes' or 'object_detector'"):
+            require_task(manifest(), ("object_codes", "object_detector"), "m.onnx")
+
+
+class TestDense:
+    def test_round_trip(self):
+        original = dense_manifest(stride=4, max_pairs=99, covariance_scale=2.5)
+        back = manifest_from_json(original.to_json(), "here")
+        assert back == original and isinstance(back, DenseManifest)
+        assert back.score_threshold == 0.5
+
+    def test_tables_are_those_of_the_objects(self):
+        tables = dense_manifest().tables()
+        assert [table.bits for table in tables] == [4, 4]
+        for table, spec in zip(tables, (CAN, BOX)):
+            assert (table.points >= np.array(spec.box_min) - 1e-6).all()
+            assert (table.points <= np.array(spec.box_max) + 1e-6).all()
+
+    @pytest.mark.parametrize(
+        "edit, message",
+        [
+            (lambda d: d.update(strides=[2]), "unknown key.*strides"),
+            (lambda d: d.pop("code_tables"), "missing key.*code_tables"),
+            (lambda d: d["code_tables"].pop(), "one per object, got 1 for 2"),
+            (lambda d: d.update(code_tables=d["code_tables"][0]), "list of texts"),
+            (lambda d: d.update(code_tables=[1, 2]), "list of texts"),
+            (lambda d: d.update(code_tables=3), "code_tables must be a list of texts"),
+            (lambda d: d["code_tables"].reverse(), "'can': the code table goes from .* another"),
+            (lambda d: d.update(code_tables=["x", "y"]), "'can': the code table is not JSON"),
+            (lambda d: d["code_tables"].__setitem__(1, table_text(BOX, scale=1000.0)),
+             "'box': the code table goes from .* millimetres"),
+            (lambda d: d["code_tables"].__setitem__(1, table_text(BOX, bits=5)),
+             r"same number of bits, got \[4, 5\]"),
+            (lambda d: d.update(stride=0), "stride"),
+            (lambda d: d.update(stride=5), r"\(128, 96\) must be multiples of the stride 5"),
+            (lambda d: d.update(max_pairs=0), "max_pairs"),
+            (lambda d: d.update(task="object_votes"), "unknown key.*code_tables"),
+            (lambda d: d.update(task=["object_codes"]), "task must be one of"),
+            (lambda d: d.pop("task"), "task must be one of .*object_codes, got None"),
+        ],
+    )
+    def test_errors_name_the_source_and_the_key(self, edit, message):
+        data = json.loads(dense_manifest().to_json())
+        edit(data)
+        with pytest.raises(ModelFileError, match=f"^robot.onnx: .*{message}"):
+            manifest_from_json(json.dumps(data), "robot.onnx")
 
 
 class TestFile:

@@ -2,30 +2,30 @@
 
 Weights and the numbers needed to use them (input size, mean, std, strides, object boxes, ...) are
 one file, so they cannot part. The JSON is in the ONNX metadata (`ModelProto.metadata_props`, field
-14) under the key `kd_pose.manifest`. `read_manifest` walks the top level of the protobuf wire
-format (protobuf.dev/programming-guides/encoding) and skips the weights by their length, so that
-reading a manifest of a large model costs a few reads, and a truncated file is found at once.
+14) under the key `kd_pose.manifest`. Its `task` tells the network family and with it which class
+it becomes: `Manifest` for vote networks, `DenseManifest` for dense ones.
 """
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, ClassVar
+
+from kd_pose.codes import CodeTable, code_table_from_text
+from kd_pose.onnx_metadata import WireError, metadata_entries
 
 FORMAT_VERSION = 1
 METADATA_KEY = "kd_pose.manifest"
-TASKS = ("object_votes", "object_detector")
 CHANNEL_ORDERS = ("rgb", "bgr")
 # A diameter outside these is not metres: a mesh in millimetres comes out a thousand times larger.
 DIAMETER_RANGE_M = (0.001, 20.0)
-
-_MODEL_METADATA_FIELD = 14  # onnx.proto: repeated StringStringEntryProto metadata_props
-_MAX_METADATA_BYTES = 64 << 20
+# How far the points of a code table may be outside their object's box, in diameters.
+MAX_OUTSIDE = 0.02
 
 
 class ModelFileError(ValueError):
@@ -87,29 +87,26 @@ class ObjectSpec:
         return tuple((a + b) / 2.0 for a, b in zip(self.box_min, self.box_max))
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """Everything the runtime must know about a network. Checked on construction.
+@dataclass(frozen=True, kw_only=True)
+class ObjectManifest:
+    """What the manifests of all object networks have in common. Checked on construction.
 
-    task: "object_votes" (8 box corners) or "object_detector" (2 box corners).
     input_size: (width, height). mean, std: 0..255 units, in channel_order.
-    strides, anchor_scale: the cells, see `votes.VoteGrid`. objects: one per class, in the order of
-    the network's outputs. crop_pad: how much larger than the box the training crops were.
+    objects: one per class, in the order of the network's outputs. crop_pad: how much larger than
+    the box the training crops were. score_threshold: least score of a cell or pixel.
     covariance_scale: factor on the PnP covariance found on a validation set, 0 = not calibrated.
     training, metrics: free notes for people.
     """
+
+    TASKS: ClassVar[tuple[str, ...]] = ()
 
     task: str
     input_size: tuple[int, int]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     channel_order: str
-    strides: tuple[int, ...]
-    anchor_scale: float
-    num_keypoints: int
     objects: tuple[ObjectSpec, ...]
     crop_pad: float = 1.5
-    cells_per_instance: int = 10
     score_threshold: float = 0.3
     covariance_scale: float = 0.0
     training: dict[str, Any] = field(default_factory=dict)
@@ -118,7 +115,7 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
-        _check_choice("task", self.task, TASKS)
+        _check_choice("task", self.task, self.TASKS)
         _check_choice("channel_order", self.channel_order, CHANNEL_ORDERS)
         if self.format_version != FORMAT_VERSION:
             raise ValueError(
@@ -127,31 +124,19 @@ class Manifest:
             )
         set_field = object.__setattr__
         set_field(self, "input_size", _integers(self.input_size, "input_size", count=2))
-        set_field(self, "strides", _integers(self.strides, "strides"))
         set_field(self, "mean", _numbers(self.mean, 3, "mean"))
         set_field(self, "std", _numbers(self.std, 3, "std"))
         if min(self.std) <= 0:
             raise ValueError(f"std must be positive, got {self.std}")
-        if list(self.strides) != sorted(set(self.strides)):
-            raise ValueError(f"strides must increase, got {self.strides}")
-        keypoints = 8 if self.task == "object_votes" else 2
-        if self.num_keypoints != keypoints:
-            raise ValueError(f"num_keypoints of {self.task} is {keypoints}, not "
-                             f"{self.num_keypoints}")
-        self._check_numbers()
-        self._check_objects()
-
-    def _check_numbers(self) -> None:
-        for name in ("anchor_scale", "crop_pad"):
-            _check_range(name, getattr(self, name), 1e-6, 1e6)
+        _check_range("crop_pad", self.crop_pad, 1e-6, 1e6)
         _check_range("score_threshold", self.score_threshold, 0.0, 1.0)
         _check_range("covariance_scale", self.covariance_scale, 0.0, 1e12)
-        _integers((self.cells_per_instance,), "cells_per_instance")
         for name in ("training", "metrics"):
             if not isinstance(getattr(self, name), dict):
                 raise ValueError(f"{name} must be a mapping, got {getattr(self, name)!r}")
         if not isinstance(self.producer, str):
             raise ValueError(f"producer must be a text, got {self.producer!r}")
+        self._check_objects()
 
     def _check_objects(self) -> None:
         object.__setattr__(self, "objects", tuple(self.objects))
@@ -165,36 +150,103 @@ class Manifest:
             raise ValueError(f"objects must have different names, got {names}")
 
     def to_json(self) -> str:
-        """JSON text, keys in the order of the fields; NaN and infinity are refused."""
+        """JSON text; NaN and infinity are refused."""
         return json.dumps(asdict(self), allow_nan=False)
 
-    @classmethod
-    def from_json(cls, text: str, source: str = "manifest") -> Manifest:
-        """Parse strictly: unknown, missing or wrong keys are errors that begin with `source`."""
-        try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise ModelFileError(f"{source}: the manifest is not JSON: {error}") from error
-        if not isinstance(data, dict):
-            raise ModelFileError(f"{source}: the manifest must be a JSON object")
-        version = data.get("format_version")
-        if version != FORMAT_VERSION:  # first: other versions may have other keys
-            raise ModelFileError(
-                f"{source}: the manifest has format version {version!r}, this version of kd_pose "
-                f"reads {FORMAT_VERSION}; export the model again or use a matching kd_pose"
-            )
-        try:
-            _check_keys(cls, data, "manifest")
-            items = data["objects"]
-            if not isinstance(items, list):
-                raise ValueError(f"objects must be a list, got {items!r}")
-            data["objects"] = tuple(_object_spec(item) for item in items)
-            return cls(**data)
-        except (TypeError, ValueError) as error:
-            raise ModelFileError(f"{source}: {error}") from error
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest(ObjectManifest):
+    """Everything the runtime must know about a vote network.
+
+    task: "object_votes" (8 box corners) or "object_detector" (2 box corners).
+    strides, anchor_scale: the cells, see `votes.VoteGrid`.
+    """
+
+    TASKS = ("object_votes", "object_detector")
+
+    strides: tuple[int, ...]
+    anchor_scale: float
+    num_keypoints: int
+    cells_per_instance: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "strides", _integers(self.strides, "strides"))
+        if list(self.strides) != sorted(set(self.strides)):
+            raise ValueError(f"strides must increase, got {self.strides}")
+        keypoints = 8 if self.task == "object_votes" else 2
+        if self.num_keypoints != keypoints:
+            raise ValueError(f"num_keypoints of {self.task} is {keypoints}, not "
+                             f"{self.num_keypoints}")
+        _check_range("anchor_scale", self.anchor_scale, 1e-6, 1e6)
+        _integers((self.cells_per_instance,), "cells_per_instance")
 
 
-def read_manifest(path: str | os.PathLike) -> Manifest:
+@dataclass(frozen=True, kw_only=True)
+class DenseManifest(ObjectManifest):
+    """Everything the runtime must know about a dense network ("object_codes").
+
+    code_tables: one per object, what its codes mean, see `codes.code_table_to_text`.
+    stride: input pixels per output pixel. max_pairs: 2D-3D pairs per object that go to PnP.
+    score_threshold: least mask score of a pixel.
+    """
+
+    TASKS = ("object_codes",)
+
+    code_tables: tuple[str, ...]
+    stride: int = 2
+    max_pairs: int = 400
+    score_threshold: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _integers((self.stride,), "stride")
+        _integers((self.max_pairs,), "max_pairs")
+        if any(size % self.stride for size in self.input_size):
+            raise ValueError(f"input_size {self.input_size} must be multiples of the stride "
+                             f"{self.stride}")
+        object.__setattr__(self, "code_tables", _texts(self.code_tables, "code_tables"))
+        if len(self.code_tables) != len(self.objects):
+            raise ValueError(f"code_tables must be one per object, got {len(self.code_tables)} "
+                             f"for {len(self.objects)}")
+        bits = sorted({table.bits for table in self.tables()})
+        if len(bits) != 1:
+            raise ValueError(f"code_tables must have the same number of bits, got {bits}")
+
+    def tables(self) -> list[CodeTable]:
+        """The code tables, in the order of the objects. Decoded anew by every call."""
+        return [_code_table(text, spec) for text, spec in zip(self.code_tables, self.objects)]
+
+
+def manifest_from_json(text: str, source: str = "manifest") -> Manifest | DenseManifest:
+    """Parse strictly: unknown, missing or wrong keys are errors that begin with `source`."""
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ModelFileError(f"{source}: the manifest is not JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ModelFileError(f"{source}: the manifest must be a JSON object")
+    version = data.get("format_version")
+    if version != FORMAT_VERSION:  # first: other versions may have other keys
+        raise ModelFileError(
+            f"{source}: the manifest has format version {version!r}, this version of kd_pose "
+            f"reads {FORMAT_VERSION}; export the model again or use a matching kd_pose"
+        )
+    kinds = {task: kind for kind in (Manifest, DenseManifest) for task in kind.TASKS}
+    try:
+        _check_choice("task", data.get("task"), tuple(kinds))
+        kind = kinds[data["task"]]
+        _check_keys(kind, data, "manifest")
+        items = data["objects"]
+        if not isinstance(items, list):
+            raise ValueError(f"objects must be a list, got {items!r}")
+        data["objects"] = tuple(_object_spec(item) for item in items)
+        return kind(**data)
+    except (TypeError, ValueError) as error:
+        raise ModelFileError(f"{source}: {error}") from error
+
+
+def read_manifest(path: str | os.PathLike) -> Manifest | DenseManifest:
     """The manifest inside an ONNX file.
 
     Raises ModelFileError that names the file: missing, not ONNX, truncated, without a manifest,
@@ -205,20 +257,21 @@ def read_manifest(path: str | os.PathLike) -> Manifest:
         raise ModelFileError(f"{path}: no such model file")
     with open(path, "rb") as file:
         try:
-            entries = _metadata_entries(file, path.stat().st_size)
-        except _WireError as error:
+            entries = metadata_entries(file, path.stat().st_size)
+        except WireError as error:
             raise ModelFileError(f"{path}: {error}") from error
     if METADATA_KEY not in entries:
         raise ModelFileError(
             f"{path}: no {METADATA_KEY!r} in its metadata: it was not exported by kd_pose"
         )
-    return Manifest.from_json(entries[METADATA_KEY], source=str(path))
+    return manifest_from_json(entries[METADATA_KEY], source=str(path))
 
 
-def require_task(manifest: Manifest, task: str, path: str | os.PathLike) -> None:
-    """Raise ModelFileError naming the file if the model is for something else."""
-    if manifest.task != task:
-        raise ModelFileError(f"{path}: the model's task is {manifest.task!r}, needed is {task!r}")
+def require_task(manifest: ObjectManifest, tasks: Sequence[str], path: str | os.PathLike) -> None:
+    """Raise ModelFileError naming the file if the model is for something else than `tasks`."""
+    if manifest.task not in tasks:
+        needed = " or ".join(repr(task) for task in tasks)
+        raise ModelFileError(f"{path}: the model's task is {manifest.task!r}, needed is {needed}")
 
 
 # --- checks ------------------------------------------------------------------------------------
@@ -261,6 +314,12 @@ def _integers(values: Any, name: str, count: int | None = None) -> tuple[int, ..
     return integers
 
 
+def _texts(values: Any, name: str) -> tuple[str, ...]:
+    if not isinstance(values, (list, tuple)) or not all(isinstance(v, str) for v in values):
+        raise ValueError(f"{name} must be a list of texts")
+    return tuple(values)
+
+
 def _continuous(item: Any, where: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     try:
         axis, offset = item
@@ -292,72 +351,17 @@ def _object_spec(data: Any) -> ObjectSpec:
     return ObjectSpec(**data)
 
 
-# --- protobuf wire format ----------------------------------------------------------------------
-
-
-class _WireError(Exception):
-    pass
-
-
-def _metadata_entries(file: BinaryIO, size: int) -> dict[str, str]:
-    """Key and value of every metadata entry of the ModelProto that fills `file`."""
-    entries: dict[str, str] = {}
-    seen_graph = False
-    while file.tell() < size:
-        key = _varint(file)
-        number, wire_type = key >> 3, key & 7
-        if number == 0 or wire_type not in (0, 1, 2, 5):
-            raise _WireError("not an ONNX file, or a damaged one")
-        if wire_type == 0:
-            _varint(file)
-            continue
-        length = {1: 8, 5: 4}.get(wire_type)
-        if length is None:
-            length = _varint(file)
-        end = file.tell() + length
-        if end > size:
-            raise _WireError(
-                f"the file is truncated: {size} bytes, but its contents go on to {end}"
-            )
-        if wire_type == 2 and number == _MODEL_METADATA_FIELD:
-            if length > _MAX_METADATA_BYTES:
-                raise _WireError(f"a metadata entry of {length} bytes is not plausible")
-            name, value = _string_pair(file.read(length))
-            entries[name] = value
-        seen_graph = seen_graph or (wire_type == 2 and number == 7)
-        file.seek(end)
-    if size == 0:
-        raise _WireError("the file is empty")
-    if not seen_graph:
-        raise _WireError("the file has no graph: it is truncated, or not an ONNX model")
-    return entries
-
-
-def _string_pair(payload: bytes) -> tuple[str, str]:
-    """StringStringEntryProto: key is field 1, value field 2."""
-    file, texts = io.BytesIO(payload), {1: "", 2: ""}
-    while file.tell() < len(payload):
-        key = _varint(file)
-        if key & 7 != 2:
-            raise _WireError("a metadata entry is damaged")
-        length = _varint(file)
-        data = file.read(length)
-        if len(data) != length:
-            raise _WireError("a metadata entry is damaged")
-        try:
-            texts[key >> 3] = data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _WireError(f"a metadata entry is not UTF-8: {error}") from error
-    return texts[1], texts[2]
-
-
-def _varint(file: BinaryIO) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            raise _WireError("the file is truncated inside a number")
-        value |= (byte[0] & 0x7F) << shift
-        if not byte[0] & 0x80:
-            return value
-    raise _WireError("not an ONNX file, or a damaged one")
+def _code_table(text: str, spec: ObjectSpec) -> CodeTable:
+    try:
+        table = code_table_from_text(text)
+    except ValueError as error:
+        raise ValueError(f"object {spec.name!r}: {error}") from error
+    low, high = table.points.min(axis=0), table.points.max(axis=0)
+    margin = MAX_OUTSIDE * spec.diameter
+    outside = zip(low, spec.box_min, high, spec.box_max)
+    if any(a < b - margin or c > d + margin for a, b, c, d in outside):
+        raise ValueError(
+            f"object {spec.name!r}: the code table goes from {low} to {high}, its box from "
+            f"{spec.box_min} to {spec.box_max}; is the table another object's, or in millimetres?"
+        )
+    return table

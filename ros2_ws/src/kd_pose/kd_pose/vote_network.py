@@ -33,7 +33,7 @@ class VoteNetwork:
     ) -> None:
         self.path = str(path)
         self.manifest = read_manifest(path)
-        require_task(self.manifest, task, path)
+        require_task(self.manifest, (task,), path)
         manifest = self.manifest
         self.names = tuple(spec.name for spec in manifest.objects)
         self.grid = VoteGrid(manifest.input_size, manifest.strides, manifest.anchor_scale)
