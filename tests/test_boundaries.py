@@ -35,7 +35,7 @@ FLOORS = (
     ("manifest", "onnx_metadata", "results"),
     ("backends",),
     ("vote_network", "object_pose", "wholebody_pose", "tracking", "smoothing", "refine", "drawing",
-     "sources"),
+     "skeleton_drawing", "sources"),
     ("nodes",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
