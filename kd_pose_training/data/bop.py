@@ -29,7 +29,8 @@ from kd_pose_training.data.bop_files import (
     read_json,
 )
 
-__all__ = ["BopDataset", "BopError", "BopFrame", "BopInstance", "BopModel", "load_mesh_vertices"]
+__all__ = ["BopDataset", "BopError", "BopFrame", "BopInstance", "BopModel", "load_mesh_surface",
+           "load_mesh_vertices"]
 
 MODEL_FOLDERS = ("models", "models_eval", "models_cad", "models_reconst")
 IMAGE_FOLDERS = ("rgb", "gray")
@@ -205,6 +206,15 @@ def load_mesh_vertices(model: BopModel) -> np.ndarray:
         BopError: missing, unreadable or empty, or of another size than models_info.json says (a
             mesh in metres).
     """
+    return load_mesh_surface(model)[0]
+
+
+def load_mesh_surface(model: BopModel) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices, float64 (n, 3), metres, and triangles, int64 (F, 3), F = 0 for a cloud of points.
+
+    Raises:
+        BopError: see :func:`load_mesh_vertices`.
+    """
     import trimesh
     path = model.mesh_path
     if not path.is_file():
@@ -212,6 +222,7 @@ def load_mesh_vertices(model: BopModel) -> np.ndarray:
     try:
         mesh = trimesh.load(path, process=False)
         vertices = np.asarray(mesh.vertices, dtype=np.float64).reshape(-1, 3)
+        faces = np.asarray(getattr(mesh, "faces", ()), dtype=np.int64).reshape(-1, 3)
     except Exception as error:  # the parsers raise what they like
         raise BopError(f"{path}: not a readable mesh: {type(error).__name__}: {error}") from error
     if len(vertices) == 0 or not np.isfinite(vertices).all():
@@ -221,7 +232,7 @@ def load_mesh_vertices(model: BopModel) -> np.ndarray:
     if not (sides.max() <= 2 * model.diameter and 2 * np.linalg.norm(sides) >= model.diameter):
         raise BopError(f"{path}: the mesh is {sides.max() / MM:.4g} mm long, models_info.json "
                        f"says diameter {model.diameter / MM:.4g}; both must be in millimetres")
-    return vertices * MM
+    return vertices * MM, faces
 
 
 def _scene_folders(root: Path, split: str) -> list[tuple[int, Path]]:
