@@ -34,8 +34,8 @@ FLOORS = (
     ("crop", "boxes", "votes", "codes", "simcc", "pnp"),
     ("manifest", "onnx_metadata", "results"),
     ("backends",),
-    ("vote_network", "object_pose", "wholebody_pose", "tracking", "smoothing", "refine", "drawing",
-     "skeleton_drawing", "sources"),
+    ("object_network", "vote_network", "dense_network", "object_pose", "wholebody_pose",
+     "tracking", "smoothing", "refine", "drawing", "skeleton_drawing", "sources"),
     ("nodes",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

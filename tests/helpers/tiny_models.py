@@ -159,7 +159,17 @@ def write_onnx(
     offsets: np.ndarray,
     metadata: dict[str, str],
 ) -> None:
-    """image (batch, 3, H, W) -> `scores` and `offsets`, repeated for every image of the batch."""
+    """A vote network that answers `scores` (N, C) and `offsets` (N, C, K, 2)."""
+    write_constants(path, input_hw, {"scores": scores, "offsets": offsets}, metadata)
+
+
+def write_constants(
+    path: str | Path,
+    input_hw: tuple[int, int],
+    answers: dict[str, np.ndarray],
+    metadata: dict[str, str],
+) -> None:
+    """image (batch, 3, H, W) -> `answers` by name, repeated for every image of the batch."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
@@ -169,7 +179,7 @@ def write_onnx(
     ]
     constants = [numpy_helper.from_array(np.array([0], dtype=np.int64), "zero")]
     outputs = []
-    for name, value in (("scores", scores), ("offsets", offsets)):
+    for name, value in answers.items():
         constants.append(numpy_helper.from_array(value.astype(np.float32)[None], f"{name}_value"))
         constants.append(
             numpy_helper.from_array(np.array(value.shape, dtype=np.int64), f"{name}_size")
@@ -181,7 +191,7 @@ def write_onnx(
             helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *value.shape])
         )
     image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, *input_hw])
-    graph = helper.make_graph(nodes, "constant_votes", [image], outputs, constants)
+    graph = helper.make_graph(nodes, "constants", [image], outputs, constants)
     model = helper.make_model(
         graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="kd_pose tests"
     )

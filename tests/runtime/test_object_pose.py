@@ -96,12 +96,10 @@ class TestEstimate:
     def test_votes_for_another_place_are_not_taken(self, estimator):
         """The votes lie in the middle of the crop; a box in its corner is about something else."""
         outputs = estimator._network.run(np.zeros((1, 3, 128, 128), np.float32))
-        scores, offsets = (value[0] for value in outputs)
-        M, options = np.eye(3)[:2], ObjectPoseOptions()
-        for box, found in (((30, 30, 70, 70), True), ((2, 2, 10, 10), False)):
-            detection = Detection2D("block", 0.9, np.array(box, float))
-            group = estimator._group_of(detection, M, scores, offsets, options)
-            assert (group is not None) == found
+        outputs = [value[0] for value in outputs]
+        for box, found in (((30, 30, 100, 100), True), ((2, 2, 12, 12), False)):
+            pairs = estimator._network.correspondences(outputs, 0, np.array(box, float))
+            assert (pairs is not None) == found
 
     def test_target_objects(self, scene, estimator):
         estimator.options = ObjectPoseOptions(target_objects=("can",))

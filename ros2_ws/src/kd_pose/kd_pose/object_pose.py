@@ -1,6 +1,7 @@
 """Images in, object poses out.
 
-find regions -> crop -> one batch -> decode -> PnP, for every object of a frame. No ROS, no state
+find regions -> crop -> one batch -> decode -> PnP, for every object of a frame. The model's
+manifest says which family of network it is and with that how it is decoded. No ROS, no state
 between frames: tracking is built on top.
 """
 
@@ -16,29 +17,37 @@ import numpy as np
 from kd_pose.boxes import decode_boxes, iou, points_box, xyxy_from_xywh
 from kd_pose.camera import Camera
 from kd_pose.crop import apply_affine, box_affine, invert_affine, letterbox_affine
+from kd_pose.dense_network import DenseNetwork
 from kd_pose.geometry import box_corners, transform_points
-from kd_pose.manifest import Manifest, ModelFileError, ObjectSpec
+from kd_pose.manifest import (
+    ModelFileError,
+    ObjectManifest,
+    ObjectSpec,
+    read_manifest,
+    require_task,
+)
+from kd_pose.object_network import Correspondences, ObjectNetwork
 from kd_pose.pnp import PnPResult, pose_covariance, solve_pnp
 from kd_pose.results import STAGES, Detection2D, ObjectPose, ObjectPoseFrame
 from kd_pose.vote_network import VoteNetwork
-from kd_pose.votes import VoteInstance
 
+POSE_NETWORKS = {"object_votes": VoteNetwork, "object_codes": DenseNetwork}
 # Two results of one class are one object when their projected boxes overlap by more than this ...
 DUPLICATE_IOU = 0.7
 # ... or their origins are nearer to each other than this share of the object's diameter.
 DUPLICATE_DISTANCE = 0.1
-# The group of votes taken for a box must overlap it at least this much, else it is another object.
-MIN_GROUP_OVERLAP = 0.1
 
 
 @dataclass(frozen=True)
 class ObjectPoseOptions:
     """What may be changed while running.
 
-    score_threshold, detector_score_threshold: cells below are not used; None = the manifest's.
+    score_threshold, detector_score_threshold: cells (of a dense network: mask pixels) below are
+        not used; None = the manifest's.
     max_instances: objects per image at most.
-    min_inliers: votes that must agree on a pose; there are up to 8 per cell.
-    max_reprojection_error_px: how far a vote may be from the pose that explains it, in pixels of
+    min_inliers: 2D-3D pairs that must agree on a pose; vote networks give up to 8 per cell, dense
+        ones up to their manifest's max_pairs.
+    max_reprojection_error_px: how far a pair may be from the pose that explains it, in pixels of
         the *network's input*: what the network can resolve, whether the object is near or far.
     target_objects: names of the objects looked for; empty = all.
     """
@@ -85,7 +94,7 @@ class ObjectPoseEstimator:
         options: ObjectPoseOptions | None = None,
     ) -> None:
         engine = dict(backend=backend, device=device, precision=precision, threads=threads)
-        self._network = VoteNetwork(model_path, "object_votes", **engine)
+        self._network = _open_pose_network(model_path, engine)
         self._detector: VoteNetwork | None = None
         if detector_path:
             self._detector = VoteNetwork(detector_path, "object_detector", **engine)
@@ -99,7 +108,7 @@ class ObjectPoseEstimator:
         self.options = options or ObjectPoseOptions()
 
     @property
-    def manifest(self) -> Manifest:
+    def manifest(self) -> ObjectManifest:
         return self._network.manifest
 
     @property
@@ -202,17 +211,22 @@ class ObjectPoseEstimator:
         ]
         batch = self._network.prepare(image, affines, channel_order)
         clock.lap("crop")
-        scores, offsets = self._network.run(batch)
+        outputs = self._network.run(batch)
         clock.lap("network")
-        groups = [
-            self._group_of(detection, M, scores[row], offsets[row], options)
+        found = [
+            self._network.correspondences(
+                [output[row] for output in outputs],
+                self._class_of[detection.class_id],
+                apply_affine(M, xyxy_from_xywh(detection.box_xywh).reshape(2, 2)).reshape(4),
+                options.score_threshold,
+            )
             for row, (detection, M) in enumerate(zip(detections, affines))
         ]
         clock.lap("decode")
         objects = [
-            self._pose(detection, M, group, camera, options)
-            for detection, M, group in zip(detections, affines, groups)
-            if group is not None
+            self._pose(detection, M, pairs, camera, options)
+            for detection, M, pairs in zip(detections, affines, found)
+            if pairs is not None
         ]
         frame.objects = suppress_duplicates([item for item in objects if item is not None])
         clock.lap("pose")
@@ -233,73 +247,42 @@ class ObjectPoseEstimator:
         usable.sort(key=lambda item: -item.score)
         return usable[: options.max_instances], ignored
 
-    def _group_of(
-        self,
-        detection: Detection2D,
-        M: np.ndarray,
-        scores: np.ndarray,
-        offsets: np.ndarray,
-        options: ObjectPoseOptions,
-    ) -> VoteInstance | None:
-        """The votes for the object that the box is about: a crop may show its neighbour too."""
-        instances = self._network.decode(
-            scores,
-            offsets,
-            score_threshold=options.score_threshold,
-            max_instances=options.max_instances,
-            classes=[self._class_of[detection.class_id]],
-        )
-        if not instances:
-            return None
-        box = apply_affine(M, xyxy_from_xywh(detection.box_xywh).reshape(2, 2)).reshape(4)
-        overlaps = iou(box, np.array([instance.box_xyxy for instance in instances]))
-        best = int(np.argmax(overlaps))
-        return instances[best] if overlaps[best] >= MIN_GROUP_OVERLAP else None
-
     def _pose(
         self,
         detection: Detection2D,
         M: np.ndarray,
-        group: VoteInstance,
+        pairs: Correspondences,
         camera: Camera,
         options: ObjectPoseOptions,
     ) -> ObjectPose | None:
-        index = group.class_index
-        corners = self._corners[index]
-        cells, count = group.points.shape[:2]
-        points2d = camera.undistort(apply_affine(invert_affine(M), group.points.reshape(-1, 2)))
-        points3d = np.tile(corners, (cells, 1))
-        weights = np.repeat(group.weights, count)
+        index = pairs.class_index
+        points2d = camera.undistort(apply_affine(invert_affine(M), pairs.pixels))
         result = solve_pnp(
-            points3d,
+            pairs.points,
             points2d,
             camera.K,
-            weights=weights,
+            weights=pairs.weights,
             max_error_px=options.max_reprojection_error_px / M[0, 0],
             min_inliers=options.min_inliers,
         )
         if result is None:
             return None
-        explained = result.inliers.reshape(cells, count)
+        explained = _explained(pairs, result)
+        corners = transform_points(result.T_cam_obj, self._corners[index])
         return ObjectPose(
             class_id=self._network.names[index],
-            score=_score(detection, group, result, weights),
+            score=_score(detection, pairs.score) * explained,
             T_cam_obj=result.T_cam_obj,
-            covariance=self._covariance(points3d, points2d, camera, result, explained),
+            covariance=self._covariance(pairs, points2d, camera, result),
             spec=self.objects[index],
-            keypoints_xy=camera.project(transform_points(result.T_cam_obj, corners)),
-            keypoint_scores=np.average(explained, axis=0, weights=group.weights),
+            keypoints_xy=camera.project(corners),
+            keypoint_scores=_corner_scores(pairs, result, explained),
             reprojection_error_px=result.reprojection_error_px,
             inliers=int(np.count_nonzero(result.inliers)),
         )
 
     def _covariance(
-        self,
-        points3d: np.ndarray,
-        points2d: np.ndarray,
-        camera: Camera,
-        result: PnPResult,
-        explained: np.ndarray,
+        self, pairs: Correspondences, points2d: np.ndarray, camera: Camera, result: PnPResult
     ) -> np.ndarray | None:
         """Covariance (6, 6), or None where the model's was not calibrated.
 
@@ -308,15 +291,24 @@ class ObjectPoseEstimator:
         scale = self.manifest.covariance_scale
         if not scale > 0:
             return None
+        effective = None
+        if pairs.corners is not None:
+            effective = len(np.unique(pairs.corners[result.inliers]))
         covariance = pose_covariance(
-            points3d,
+            pairs.points,
             points2d,
             camera.K,
             result.T_cam_obj,
             result.inliers,
-            effective_points=int(np.count_nonzero(explained.any(axis=0))),
+            effective_points=effective,
         )
         return None if covariance is None else scale * covariance
+
+
+def _open_pose_network(path: str | os.PathLike, engine: dict) -> ObjectNetwork:
+    manifest = read_manifest(path)
+    require_task(manifest, tuple(POSE_NETWORKS), path)
+    return POSE_NETWORKS[manifest.task](path, manifest.task, **engine)
 
 
 def suppress_duplicates(objects: Sequence[ObjectPose]) -> list[ObjectPose]:
@@ -338,14 +330,22 @@ def _same_object(a: ObjectPose, b: ObjectPose) -> bool:
     return bool(overlap > DUPLICATE_IOU)
 
 
-def _score(
-    detection: Detection2D, group: VoteInstance, result: PnPResult, weights: np.ndarray
-) -> float:
-    """Geometric mean of the detector's and the votes' scores, times the share of the vote weight
-    that the pose explains; 0..1."""
-    explained = float(weights[result.inliers].sum() / weights.sum())
-    certainty = max(0.0, float(detection.score)) * max(0.0, float(group.score))
-    return min(1.0, float(np.sqrt(certainty))) * explained
+def _score(detection: Detection2D, score: float) -> float:
+    """Geometric mean of the detector's and the pose network's scores, 0..1."""
+    return min(1.0, float(np.sqrt(max(0.0, float(detection.score)) * max(0.0, score))))
+
+
+def _explained(pairs: Correspondences, result: PnPResult) -> float:
+    """Share of the weight of all pairs that the pose explains."""
+    return float(pairs.weights[result.inliers].sum() / pairs.weights.sum())
+
+
+def _corner_scores(pairs: Correspondences, result: PnPResult, explained: float) -> np.ndarray:
+    """That share for each box corner (8,); all alike where no pair is about a corner."""
+    if pairs.corners is None:
+        return np.full(8, explained)
+    total = np.bincount(pairs.corners, pairs.weights, 8)
+    return np.bincount(pairs.corners, pairs.weights * result.inliers, 8) / total
 
 
 def _check_image(image: np.ndarray) -> None:

@@ -2,98 +2,35 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
-from kd_pose.backends import open_session
-from kd_pose.crop import crop_batch
-from kd_pose.manifest import ModelFileError, read_manifest, require_task
+from kd_pose.boxes import iou
+from kd_pose.geometry import box_corners
+from kd_pose.manifest import Manifest
+from kd_pose.object_network import Correspondences, ObjectNetwork
 from kd_pose.votes import VoteGrid, VoteInstance, decode
 
+# The group of votes taken for a box must overlap it at least this much, else it is another object.
+MIN_GROUP_OVERLAP = 0.1
 
-class VoteNetwork:
-    """One .onnx file of the vote family.
 
-    manifest, grid, session: what it was built from. names: class names by index.
-    Raises ModelFileError if the file is missing, broken, for another task, or contradicts its own
-    manifest; BackendError as `backends.open_session`.
-    """
+class VoteNetwork(ObjectNetwork):
+    """One .onnx file of the vote family, for "object_votes" or "object_detector"."""
 
-    def __init__(
-        self,
-        path: str | os.PathLike,
-        task: str,
-        *,
-        backend: str = "auto",
-        device: str = "auto",
-        precision: str = "fp32",
-        threads: int = 0,
-    ) -> None:
-        self.path = str(path)
-        self.manifest = read_manifest(path)
-        require_task(self.manifest, (task,), path)
+    manifest: Manifest
+
+    @cached_property
+    def grid(self) -> VoteGrid:
+        """Its cells."""
         manifest = self.manifest
-        self.names = tuple(spec.name for spec in manifest.objects)
-        self.grid = VoteGrid(manifest.input_size, manifest.strides, manifest.anchor_scale)
-        self.session = open_session(path, backend, device, precision, threads)
-        self._buffer: np.ndarray | None = None
-        self._check_shapes()
+        return VoteGrid(manifest.input_size, manifest.strides, manifest.anchor_scale)
 
-    def _check_shapes(self) -> None:
-        manifest = self.manifest
-        width, height = manifest.input_size
-        n, c, k = self.grid.num_cells, len(manifest.objects), manifest.num_keypoints
-        expected = {
-            "image": (self.session.inputs, (-1, 3, height, width)),
-            "scores": (self.session.outputs, (-1, n, c)),
-            "offsets": (self.session.outputs, (-1, n, c, k, 2)),
-        }
-        for name, (ports, shape) in expected.items():
-            if name not in ports:
-                raise ModelFileError(f"{self.path}: no {name!r} among {', '.join(ports)}")
-            found = ports[name]
-            # -1 in the file is a size that it leaves open, e.g. the batch
-            fits = len(found) == len(shape) and all(
-                a == b or a == -1 for a, b in zip(found[1:], shape[1:])
-            )
-            if not fits:
-                raise ModelFileError(
-                    f"{self.path}: {name!r} has the shape {found}, its manifest says {shape}"
-                )
-
-    def swap_channels(self, channel_order: str) -> bool:
-        """Whether an image of `channel_order` must be reversed for this network."""
-        if channel_order not in ("bgr", "rgb"):
-            raise ValueError(f"channel_order must be bgr or rgb, got {channel_order!r}")
-        return channel_order != self.manifest.channel_order
-
-    def prepare(
-        self, image: np.ndarray, affines: Sequence[np.ndarray], channel_order: str
-    ) -> np.ndarray:
-        """Regions of an image, given by affines (2, 3) image -> input, as (B, 3, h, w) float32.
-
-        The result is a buffer that the next call overwrites.
-        """
-        manifest = self.manifest
-        width, height = manifest.input_size
-        if self._buffer is None or len(self._buffer) < len(affines):
-            self._buffer = np.empty((len(affines), 3, height, width), dtype=np.float32)
-        return crop_batch(
-            image,
-            affines,
-            manifest.input_size,
-            manifest.mean,
-            manifest.std,
-            self.swap_channels(channel_order),
-            out=self._buffer[: len(affines)],
-        )
-
-    def run(self, batch: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(B, 3, h, w) -> scores (B, N, C), offsets (B, N, C, K, 2)."""
-        outputs = self.session.run({"image": batch})
-        return outputs["scores"], outputs["offsets"]
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        n, c, k = self.grid.num_cells, len(self.names), self.manifest.num_keypoints
+        return {"scores": (n, c), "offsets": (n, c, k, 2)}
 
     def decode(
         self,
@@ -117,12 +54,28 @@ class VoteNetwork:
             classes=classes,
         )
 
-    def warm_up(self, runs: int = 1, batch: int = 1) -> None:
-        """Run on zeros, so that the first image does not pay for allocation and tuning."""
-        width, height = self.manifest.input_size
-        zeros = np.zeros((batch, 3, height, width), dtype=np.float32)
-        for _ in range(runs):
-            self.run(zeros)
-
-    def close(self) -> None:
-        self.session.close()
+    def correspondences(
+        self,
+        outputs: Sequence[np.ndarray],
+        class_index: int,
+        box_xyxy: np.ndarray,
+        score_threshold: float | None = None,
+    ) -> Correspondences | None:
+        """The votes for the object that the box is about: a crop may show its neighbour too."""
+        instances = self.decode(*outputs, score_threshold=score_threshold, classes=[class_index])
+        if not instances:
+            return None
+        overlaps = iou(box_xyxy, np.array([instance.box_xyxy for instance in instances]))
+        best = int(np.argmax(overlaps))
+        if overlaps[best] < MIN_GROUP_OVERLAP:
+            return None
+        group, spec = instances[best], self.manifest.objects[class_index]
+        cells, count = group.points.shape[:2]
+        return Correspondences(
+            class_index,
+            group.score,
+            pixels=group.points.reshape(-1, 2),
+            points=np.tile(box_corners(spec.box_min, spec.box_max), (cells, 1)),
+            weights=np.repeat(group.weights, count),
+            corners=np.tile(np.arange(count), cells),
+        )

@@ -86,7 +86,7 @@ class ObjectPoseNode(EstimatorNode):
             # Class ids are names already; where their sizes and symmetries stand is the rest.
             location = self._object_info.topic_name
             self._vision_info.publish(
-                conversions.vision_info_message(header, "kd_pose object votes", location)
+                conversions.vision_info_message(header, "kd_pose object pose", location)
             )
 
     def estimate(self, view: View) -> ObjectPoseFrame:
