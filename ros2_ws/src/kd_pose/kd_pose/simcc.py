@@ -119,18 +119,20 @@ class SimccCodec:
             ValueError: shapes that do not fit the codec.
         """
         simcc_x, simcc_y = np.asarray(simcc_x), np.asarray(simcc_y)
-        shapes = simcc_x.shape, simcc_y.shape
-        if (shapes[0][-1:], shapes[1][-1:]) != tuple((bins,) for bins in self.bins) or (
-                shapes[0][:-1] != shapes[1][:-1]):
-            raise ValueError(f"simcc_x and simcc_y must be (..., K, {self.bins[0]}) and "
-                             f"(..., K, {self.bins[1]}), got {shapes[0]} and {shapes[1]}")
+        leading = simcc_x.shape[:-1]
+        wx, wy = self.bins
+        if not leading or simcc_x.shape != (*leading, wx) or simcc_y.shape != (*leading, wy):
+            raise ValueError(f"simcc_x and simcc_y must be (..., K, {wx}) and (..., K, {wy}), got "
+                             f"{simcc_x.shape} and {simcc_y.shape}")
         (x, peak_x), (y, peak_y) = _best(simcc_x), _best(simcc_y)
-        scores = np.minimum(peak_x, peak_y).astype(np.float32)
-        scores[~np.isfinite(scores)] = 0.0
-        keypoints = np.stack([x, y], axis=-1).astype(np.float32)
-        keypoints[scores <= 0] = -1.0
+        scores = np.minimum(peak_x, peak_y).astype(np.float32, copy=False)
+        keypoints = np.empty((len(scores), 2), dtype=np.float32)
+        keypoints[:, 0], keypoints[:, 1] = x, y
+        sound = (scores > 0) & (scores < np.inf)
+        if not sound.all():
+            keypoints[~sound] = -1.0
+            scores[~np.isfinite(scores)] = 0.0
         keypoints /= np.float32(self.split_ratio)
-        leading = shapes[0][:-1]
         return keypoints.reshape(*leading, 2), scores.reshape(leading)
 
 
