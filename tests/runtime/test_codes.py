@@ -199,6 +199,7 @@ class TestDecode:
         assert np.allclose(pairs.weights, [0.9, 0.8 * 0.81, 0.6 * 0.81])
         assert pairs.pixels.tolist() == [[0.5, 0.5], [0.5, 2.5], [2.5, 2.5]]
         assert pairs.points.tolist() == [[3, 0, 0], [1, 0, 0], [2, 0, 0]]
+        assert pairs.patches.tolist() == [3, 1, 2]
 
     def test_only_the_coarse_bits_weigh(self, tree):
         mask, bits = answer(tree, np.full((1, 3), 77), np.ones((1, 3)))
@@ -218,6 +219,7 @@ class TestDecode:
         pairs = decode(tree, *answer(tree, codes, np.ones((12, 10))), max_pairs=120)
         columns, rows = ((pairs.pixels + 0.5) / 2 - 0.5).astype(int).T
         np.testing.assert_array_equal(pairs.points, tree.points[codes[rows, columns]])
+        np.testing.assert_array_equal(pairs.patches, codes[rows, columns] >> 2)
         assert len(pairs.points) == 120 and (pairs.weights == 1).all()
 
     def test_few_pairs_are_spread_and_the_best_of_their_place(self, tree):

@@ -68,11 +68,17 @@ class TestNetwork:
         for index in range(2):
             row = [output[1] for output in outputs]
             pairs = network.correspondences(row, index, np.zeros(4))
-            assert 200 <= len(pairs.pixels) <= 400 and pairs.corners is None
+            assert 200 <= len(pairs.pixels) <= 400 and not pairs.of_corners
             assert pairs.class_index == index and pairs.score == pytest.approx(0.9)
             M = box_affine(scene.box_xywh(index), (128, 128), 1.5)
             hit, points = seen_points(scene, index, apply_affine(invert_affine(M), pairs.pixels))
             assert hit.all()
+            # the patches lie together: far fewer than pairs, each small beside the object
+            patches = np.unique(pairs.groups)
+            assert 10 < len(patches) < 64
+            for patch in patches:
+                extent = np.ptp(pairs.points[pairs.groups == patch], axis=0)
+                assert np.linalg.norm(extent) < 0.5 * scene.specs[index].diameter
             distance = np.linalg.norm(points - pairs.points, axis=1)
             # half the side of a patch: 4096 of them share the box's surface
             assert distance.max() < 6e-3 and distance.mean() < 2e-3

@@ -205,11 +205,13 @@ class CodePairs:
     """2D-3D pairs of one crop, the most certain first.
 
     pixels: (P, 2) x, y in input px. points: (P, 3) metres, object frame. weights: (P,) 0..1.
+    patches: (P,) int32, the first `COARSE_BITS` bits as a number: where on the object it is.
     """
 
     pixels: np.ndarray
     points: np.ndarray
     weights: np.ndarray
+    patches: np.ndarray
 
 
 def grid_pixels(cells: np.ndarray, width: int, stride: int) -> np.ndarray:
@@ -258,11 +260,12 @@ def decode(
     chosen = _spread_best(cells, width, weights, max_pairs)
     bits = probabilities[:, cells[chosen]].T
     usable = (weights[chosen] > 0) & np.isfinite(bits).all(axis=1)
-    chosen, bits = chosen[usable], bits[usable]
+    chosen, codes = chosen[usable], bits_to_codes(bits[usable] > 0.5)
     return CodePairs(
         pixels=grid_pixels(cells[chosen], width, stride),
-        points=table.points[bits_to_codes(bits > 0.5)].astype(np.float64),
+        points=table.points[codes].astype(np.float64),
         weights=weights[chosen].astype(np.float64),
+        patches=codes >> max(0, table.bits - COARSE_BITS),
     )
 
 

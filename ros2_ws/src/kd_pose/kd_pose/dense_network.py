@@ -55,4 +55,6 @@ class DenseNetwork(ObjectNetwork):
             return None
         # As for votes: between the mean and the maximum of what the pairs say.
         score = float(np.average(pairs.weights, weights=pairs.weights))
-        return Correspondences(class_index, score, pairs.pixels, pairs.points, pairs.weights)
+        return Correspondences(
+            class_index, score, pairs.pixels, pairs.points, pairs.weights, pairs.patches
+        )

@@ -18,8 +18,9 @@ class Correspondences:
     """What a network says of one object in one crop: image points of points of the object.
 
     score: 0..1. pixels: (P, 2) input px. points: (P, 3) metres, object frame. weights: (P,) above
-    0. corners: (P,) box corner (`keypoints.BOX_CORNERS_8`) that each pair is a vote for, or None
-    where the points are anywhere on the surface.
+    0. groups: (P,) integers, pairs of one group err alike and teach no more than one of them: the
+    votes for one box corner, the pixels on one patch of the surface. of_corners: whether the
+    groups are the box corners, numbered as `keypoints.BOX_CORNERS_8`.
     """
 
     class_index: int
@@ -27,7 +28,8 @@ class Correspondences:
     pixels: np.ndarray
     points: np.ndarray
     weights: np.ndarray
-    corners: np.ndarray | None = None
+    groups: np.ndarray
+    of_corners: bool = False
 
 
 class ObjectNetwork:

@@ -286,21 +286,18 @@ class ObjectPoseEstimator:
     ) -> np.ndarray | None:
         """Covariance (6, 6), or None where the model's was not calibrated.
 
-        All cells see one image, so their votes for a corner count as one measurement.
+        All pairs come from one look at the image, so those of one group count as one measurement.
         """
         scale = self.manifest.covariance_scale
         if not scale > 0:
             return None
-        effective = None
-        if pairs.corners is not None:
-            effective = len(np.unique(pairs.corners[result.inliers]))
         covariance = pose_covariance(
             pairs.points,
             points2d,
             camera.K,
             result.T_cam_obj,
             result.inliers,
-            effective_points=effective,
+            effective_points=len(np.unique(pairs.groups[result.inliers])),
         )
         return None if covariance is None else scale * covariance
 
@@ -342,10 +339,10 @@ def _explained(pairs: Correspondences, result: PnPResult) -> float:
 
 def _corner_scores(pairs: Correspondences, result: PnPResult, explained: float) -> np.ndarray:
     """That share for each box corner (8,); all alike where no pair is about a corner."""
-    if pairs.corners is None:
+    if not pairs.of_corners:
         return np.full(8, explained)
-    total = np.bincount(pairs.corners, pairs.weights, 8)
-    return np.bincount(pairs.corners, pairs.weights * result.inliers, 8) / total
+    total = np.bincount(pairs.groups, pairs.weights, 8)
+    return np.bincount(pairs.groups, pairs.weights * result.inliers, 8) / total
 
 
 def _check_image(image: np.ndarray) -> None:

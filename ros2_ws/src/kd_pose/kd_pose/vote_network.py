@@ -77,5 +77,6 @@ class VoteNetwork(ObjectNetwork):
             pixels=group.points.reshape(-1, 2),
             points=np.tile(box_corners(spec.box_min, spec.box_max), (cells, 1)),
             weights=np.repeat(group.weights, count),
-            corners=np.tile(np.arange(count), cells),
+            groups=np.tile(np.arange(count), cells),
+            of_corners=True,
         )
