@@ -29,6 +29,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import MarkerArray
 
+from kd_pose.geometry import make_pose, matrix_from_quaternion
 from kd_pose.nodes.object_pose_node import ObjectPoseNode
 from kd_pose.results import STAGES, ObjectPoseFrame
 from kd_pose_msgs.msg import ObjectInfoArray, ObjectPoseArray, Timing
@@ -198,6 +199,12 @@ def wait_for(condition, timeout=TIMEOUT_S, check=True):
         time.sleep(0.005)
     assert not check, f"not within {timeout} s"
     return False
+
+
+def matrix(pose):
+    """geometry_msgs/Pose -> (4, 4)."""
+    q, p = pose.orientation, pose.position
+    return make_pose(matrix_from_quaternion([q.x, q.y, q.z, q.w]), [p.x, p.y, p.z])
 
 
 def image_message(image, encoding="bgr8", step=None, **fields):

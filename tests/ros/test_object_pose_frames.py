@@ -18,19 +18,14 @@ from helpers.ros_rig import (
     fake_node,
     image_message,
     info_message,
+    matrix,
     wait_for,
 )
 from helpers.tiny_models import example_scene
-from kd_pose.geometry import make_pose, matrix_from_quaternion
 from kd_pose.nodes.conversions import vision_msgs_available
 from kd_pose_msgs.msg import ObjectInfoArray
 
 STAMP = (100, 5)  # long ago: nothing may depend on now
-
-
-def matrix(pose):
-    q, p = pose.orientation, pose.position
-    return make_pose(matrix_from_quaternion([q.x, q.y, q.z, q.w]), [p.x, p.y, p.z])
 
 
 def assert_header(header, stamp=STAMP):

@@ -122,14 +122,15 @@ OBJECT_POSE: tuple[Param, ...] = COMMON + (
           "knows.", dynamic=True),
     Param("primary_target", "", "Object whose best instance is published on ~/target_pose; "
           "empty: none.", dynamic=True),
-    Param("score_threshold", 0.0, "Votes below are not used; 0: the model's own threshold.",
-          0.0, 1.0, dynamic=True),
+    Param("score_threshold", 0.0, "Votes, or mask pixels of a dense network, below are not "
+          "used; 0: the model's own threshold.", 0.0, 1.0, dynamic=True),
     Param("detector_score_threshold", 0.0, "Boxes below are not used; 0: the detector's own "
           "threshold.", 0.0, 1.0, dynamic=True),
     Param("max_instances", 20, "Objects per image at most.", 1, 200, dynamic=True),
-    Param("min_inliers", 6, "Votes that must agree on a pose.", 4, 1000, dynamic=True),
-    Param("max_reprojection_error_px", 6.0, "How far a vote may be from the pose that explains "
-          "it, in pixels of the network's input.", 0.1, 100.0, dynamic=True),
+    Param("min_inliers", 6, "Votes, or pixels of a dense network, that must agree on a pose.",
+          4, 1000, dynamic=True),
+    Param("max_reprojection_error_px", 6.0, "How far a vote or pixel may be from the pose that "
+          "explains it, in pixels of the network's input.", 0.1, 100.0, dynamic=True),
 )
 
 
