@@ -19,7 +19,10 @@ from kd_pose_training.distill.config import DistillConfig
 
 DEFAULT_STRIDES = {"darknet53": (8, 16, 32, 64, 128),
                    "darknet_tiny": (8, 16, 32, 64),
-                   "darknet_tiny_h": (8, 16, 32, 64)}
+                   "darknet_tiny_h": (8, 16, 32, 64),
+                   "resnet34_dense": (2,),
+                   "dense_tiny": (2,)}
+DENSE_SIZES = ("resnet34_dense", "dense_tiny")
 
 
 def _check(condition: bool, name: str, value: Any, allowed: str) -> None:
@@ -38,7 +41,8 @@ class DataConfig:
     ``train`` and ``val`` list BOP split folders as ``root:split``, e.g. ``data/objects:train``.
     ``objects`` names the classes in the order of the network's outputs; empty means all objects
     of the first training folder, by their number. ``mean`` and ``std`` are per channel, in RGB
-    order, on the 0..255 scale (the defaults are ImageNet's).
+    order, on the 0..255 scale (the defaults are ImageNet's). ``variants``: so many fixed changes of
+    every training picture, for which a teacher's answers can be kept; 0 draws new ones each time.
     """
 
     train: tuple[str, ...]
@@ -54,6 +58,7 @@ class DataConfig:
     cache: Literal["none", "ram"] = "none"
     num_workers: int = 2
     max_val_samples: int = 200
+    variants: int = 0
 
     def __post_init__(self) -> None:
         _check(len(self.train) > 0, "train", self.train, "at least one 'root:split'")
@@ -71,6 +76,7 @@ class DataConfig:
         _check_range("symmetry_step_deg", self.symmetry_step_deg, 1.0, 180.0)
         _check_range("num_workers", self.num_workers, 0, 256)
         _check_range("max_val_samples", self.max_val_samples, 0, 10**9)
+        _check_range("variants", self.variants, 0, 10000)
 
 
 def split_folder(entry: str) -> tuple[str, str]:
@@ -124,17 +130,21 @@ class ModelConfig:
 
     ``strides``: pyramid levels used, in pixels; empty means all that the size offers (8..128 for
     the teacher, 8..64 for the students). Leaving out 8 saves most of the head's arithmetic.
-    ``fpn_channels`` 0 means the size's own width. ``num_classes`` and ``num_keypoints`` left
-    empty are filled in from the data and the task.
+    ``fpn_channels`` 0 means the size's own width. ``num_classes``, ``num_keypoints`` and
+    ``code_bits`` left empty are filled in from the data and the task. The dense sizes
+    (``resnet34_dense``, ``dense_tiny``) know of these settings only the size, ``num_classes``,
+    ``code_bits`` and ``weights``.
     """
 
-    size: Literal["darknet53", "darknet_tiny", "darknet_tiny_h"] = "darknet_tiny_h"
+    size: Literal["darknet53", "darknet_tiny", "darknet_tiny_h", "resnet34_dense",
+                  "dense_tiny"] = "darknet_tiny_h"
     strides: tuple[int, ...] = ()
     head_depth: int = 4
     fpn_channels: int = 0
     anchor_scale: float = 4.0
     num_classes: int | None = None
     num_keypoints: int | None = None
+    code_bits: int | None = None
     weights: str = ""
 
     def __post_init__(self) -> None:
@@ -152,6 +162,13 @@ class ModelConfig:
             _check_range("num_classes", self.num_classes, 1, 10000)
         if self.num_keypoints is not None:
             _check_range("num_keypoints", self.num_keypoints, 2, 1000)
+        if self.code_bits is not None:
+            _check_range("code_bits", self.code_bits, 1, 20)
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether the size gives surface codes."""
+        return self.size in DENSE_SIZES
 
 
 @dataclass(frozen=True)
@@ -180,6 +197,32 @@ class LossConfig:
     def weights(self) -> dict[str, float]:
         """Weight of each loss term by its name."""
         return {"class": self.class_weight, "vote": self.vote_weight}
+
+
+@dataclass(frozen=True)
+class CodesConfig:
+    """Surface codes of the task ``object_codes``, and the weights of its loss terms.
+
+    ``surface_samples``: points of each object's surface that its codes are built from; at least
+    one, better four, for each of the 2^bits codes. ``code_mask``: where codes are learnt:
+    ``visible`` is the true mask, averaged over its pixels; ``predicted`` the network's own mask,
+    averaged over all pixels, as in the published code.
+    """
+
+    surface_samples: int = 2**18
+    mask_weight: float = 1.0
+    code_weight: float = 3.0
+    code_mask: Literal["visible", "predicted"] = "visible"
+
+    def __post_init__(self) -> None:
+        _check_range("surface_samples", self.surface_samples, 2, 10**8)
+        for name in ("mask_weight", "code_weight"):
+            _check_range(name, getattr(self, name), 0.0, 1e4)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each loss term by its name."""
+        return {"mask": self.mask_weight, "code": self.code_weight}
 
 
 @dataclass(frozen=True)
@@ -241,29 +284,65 @@ class TrainConfig:
     """One training run.
 
     ``object_votes`` votes for the eight corners of each object's 3D box, on crops around one
-    object; ``object_detector`` votes for the two corners of its 2D box, on the whole frame.
-    ``distill``: learn from a teacher as well; null: from the truth alone.
+    object; ``object_detector`` votes for the two corners of its 2D box, on the whole frame;
+    ``object_codes`` gives every pixel of a crop a mask score and a surface code (section
+    ``codes`` in place of ``loss``). ``distill``: learn from a teacher as well; null: from the
+    truth alone.
     """
 
     data: DataConfig
-    task: Literal["object_votes", "object_detector"] = "object_votes"
+    task: Literal["object_votes", "object_detector", "object_codes"] = "object_votes"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    codes: CodesConfig = field(default_factory=CodesConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     distill: DistillConfig | None = None
 
     def __post_init__(self) -> None:
+        _check(self.model.is_dense == (self.task == "object_codes"), "model.size",
+               self.model.size, f"for the task {self.task} one of " + ", ".join(
+                   size for size in DEFAULT_STRIDES
+                   if (size in DENSE_SIZES) == (self.task == "object_codes")))
+        if self.task == "object_codes":
+            self._check_codes()
+        else:
+            self._check_votes()
+        _check(self.distill is None or not self.distill.cache or self.data.variants > 0,
+               "distill.cache", self.distill and self.distill.cache,
+               "a folder only with data.variants of 1 or more: answers are kept for those")
+        if self.data.objects and self.model.num_classes is not None:
+            _check(self.model.num_classes == len(self.data.objects), "model.num_classes",
+                   self.model.num_classes, f"{len(self.data.objects)}, as data.objects has names")
+
+    def _check_votes(self) -> None:
         expected = 8 if self.task == "object_votes" else 2
         if self.model.num_keypoints is None:
             model = dataclasses.replace(self.model, num_keypoints=expected)
             object.__setattr__(self, "model", model)
         _check(self.model.num_keypoints == expected, "model.num_keypoints",
                self.model.num_keypoints, f"{expected} for the task {self.task}")
-        if self.data.objects and self.model.num_classes is not None:
-            _check(self.model.num_classes == len(self.data.objects), "model.num_classes",
-                   self.model.num_classes, f"{len(self.data.objects)}, as data.objects has names")
+        _check(self.codes == CodesConfig() and self.model.code_bits is None, "codes", self.codes,
+               f"no settings of codes (nor model.code_bits) for the task {self.task}")
+
+    def _check_codes(self) -> None:
+        if self.model.code_bits is None:
+            object.__setattr__(self, "model", dataclasses.replace(self.model, code_bits=16))
+        plain = ModelConfig(self.model.size)
+        for name in ("head_depth", "fpn_channels", "anchor_scale", "num_keypoints"):
+            _check(getattr(self.model, name) == getattr(plain, name), f"model.{name}",
+                   getattr(self.model, name), "nothing, as the dense sizes have none")
+        _check(self.loss == LossConfig(), "loss", self.loss,
+               "no settings for the task object_codes; its weights are in the section codes")
+        _check(not any(size % 16 for size in self.data.input_size), "data.input_size",
+               self.data.input_size, "multiples of 16 for the task object_codes")
+        codes = 2 ** self.model.code_bits
+        _check(self.codes.surface_samples >= codes, "codes.surface_samples",
+               self.codes.surface_samples, f"at least {codes} for {self.model.code_bits} bits")
+        # Batch norm of the image-wide average has one number per image and channel.
+        _check(self.trainer.batch_size > 1, "trainer.batch_size", self.trainer.batch_size,
+               "2 or more for the task object_codes")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -72,6 +72,7 @@ def train(config: TrainConfig, output_dir: str | Path, resume: bool = False) -> 
             another configuration, or data and configuration do not fit together.
     """
     from kd_pose_training.data.batch import collate
+    from kd_pose_training.data.fixed_set import FixedAugmentationSet
     from kd_pose_training.data.object_dataset import ObjectVoteDataset
     from kd_pose_training.engine import checkpoint, distributed
     from kd_pose_training.engine.trainer import Trainer
@@ -87,6 +88,10 @@ def train(config: TrainConfig, output_dir: str | Path, resume: bool = False) -> 
         task = build_task(config, header["objects"])
         grid = task.network.grid(config.data.input_size)
         train_set = ObjectVoteDataset(datasets, config, grid, True)
+        if config.data.variants:
+            train_set = FixedAugmentationSet(train_set, config.data.variants)
+        if config.distill and config.distill.cache:
+            attach_cache(task, train_set, config, world)
         validate = None
         if config.data.val and world.is_main:
             val_sets = open_datasets(config.data.val, config.data.objects)
@@ -167,11 +172,25 @@ def build_task(config: TrainConfig, objects: Sequence[dict] = ()) -> VotesTask:
         load_start_weights(network, config.model.weights)
     if config.distill is None:
         return VotesTask(network, config.data.input_size, config.loss, config.task)
-    from kd_pose_training.distill.align import build_aligned_task
+    from kd_pose_training.distill.votes_task import build_distilled_task
     from kd_pose_training.distill.teacher import load_teacher
     # Built last: the teacher must not change what the seed gives the student.
     teacher = load_teacher(config.distill.teacher, config, objects)
-    return build_aligned_task(network, teacher, config)
+    return build_distilled_task(network, teacher, config)
+
+
+def attach_cache(task: Any, train_set: Any, config: TrainConfig, world: Any) -> None:
+    """Let a distilling task read its teacher's answers from ``distill.cache``.
+
+    The main process fills what is missing; the others wait and then only read.
+    """
+    from kd_pose_training.distill.cached_teacher import fill_cache
+    from kd_pose_training.engine import distributed
+    if world.is_main:
+        task.cache = fill_cache(task.teacher, train_set, config, task.extras is not None)
+    distributed.barrier()
+    if not world.is_main:
+        task.cache = fill_cache(task.teacher, train_set, config, task.extras is not None)
 
 
 def load_start_weights(network: Any, path: str) -> None:
@@ -256,7 +275,8 @@ def make_validation(task: VotesTask, dataset: Any,
             for key, value in task.terms(network, batch.to(device)).items():
                 sums[key] = sums.get(key, 0.0) + float(value) * len(samples)
         values = {key: value / count for key, value in sums.items()}
-        values["total"] = sum(values[key] * weight for key, weight in task.weights.items())
+        values["total"] = sum(values[key] * weight for key, weight in task.weights.items()
+                              if key in values)  # a teacher is heard in training only
         return values
 
     return validate

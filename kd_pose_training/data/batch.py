@@ -38,7 +38,8 @@ class VoteBatch(TensorFields):
     instance_image, instance_class: (M,) int64. points_cam: (M, S, K, 3) metres, camera frame, one
     set per symmetry member (short ones repeat the first); the detector leaves zeros (M, 1, 2, 3).
     points_px: (M, S, K, 2) input pixels. K_crop: (B, 3, 3). diameter: (M,) metres. size_px: (M,)
-    longer side of the projected box, input pixels.
+    longer side of the projected box, input pixels. sample: (B,) int64, which of a fixed set of
+    samples each image is; -1 outside of one.
     """
 
     images: Tensor
@@ -51,6 +52,7 @@ class VoteBatch(TensorFields):
     K_crop: Tensor
     diameter: Tensor
     size_px: Tensor
+    sample: Tensor
 
 
 def collate(samples: Sequence[VoteBatch]) -> VoteBatch:
@@ -65,7 +67,7 @@ def collate(samples: Sequence[VoteBatch]) -> VoteBatch:
         rows += len(sample.instance_image)
     joined = {name: torch.cat([getattr(sample, name) for sample in samples])
               for name in ("images", "cell_class", "instance_class", "K_crop", "diameter",
-                           "size_px")}
+                           "size_px", "sample")}
     for name in ("points_cam", "points_px"):
         joined[name] = torch.cat([_pad(getattr(sample, name), members) for sample in samples])
     return VoteBatch(cell_instance=torch.cat(cell_instance),

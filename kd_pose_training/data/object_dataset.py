@@ -80,7 +80,7 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
             for frame in dataset.frames:
                 self.frames.append(frame)
                 self._labels.append(self._frame_labels(frame, dataset.models))
-        if config.task == "object_votes":
+        if config.task != "object_detector":
             self.items = [(number, instance) for number, labels in enumerate(self._labels)
                           for instance in np.flatnonzero(labels >= 0).tolist()]
         else:
@@ -100,6 +100,19 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
         index, seed = key if isinstance(key, tuple) else (key, key)
         rng = np.random.default_rng(seed)
         number, instance = self.items[index]
+        M, crop, shown = self._crop(number, instance, rng)
+        return self._encode(self.frames[number], self._labels[number], instance, M, crop, shown,
+                            rng)
+
+    def picture(self, index: int) -> torch.Tensor:
+        """The network's input (1, 3, H, W) of a sample, without targets; the index is the seed."""
+        crop = self._crop(*self.items[index], np.random.default_rng(index))[1]
+        data = self.config.data
+        return torch.from_numpy(normalise(crop, data.mean, data.std, True))[None]
+
+    def _crop(self, number: int, instance: int,
+              rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Affine image -> input (2, 3), the picture (H, W, 3) BGR and the instances (H, W)."""
         frame, labels = self.frames[number], self._labels[number]
         image, numbers = self.store.load(number)
         M = self._affine(frame, labels, instance, (image.shape[1], image.shape[0]), rng)
@@ -109,7 +122,7 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
         if self.train:
             cut_out(crop, shown, self.config.augment, rng, NONE)
             crop = change_colours(crop, self.config.augment, rng)
-        return self._encode(frame, labels, M, crop, shown, rng)
+        return M, crop, shown
 
     def _frame_labels(self, frame: Any, models: dict[int, Any]) -> np.ndarray:
         """Class of every instance, UNKNOWN or TOO_HIDDEN."""
@@ -139,8 +152,8 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
             return jittered_crop(box, data.input_size, data.crop_pad, augment, rng)
         return box_affine(box, data.input_size, data.crop_pad)
 
-    def _encode(self, frame: Any, labels: np.ndarray, M: np.ndarray, crop: np.ndarray,
-                shown: np.ndarray, rng: np.random.Generator) -> VoteBatch:
+    def _encode(self, frame: Any, labels: np.ndarray, instance: int, M: np.ndarray,
+                crop: np.ndarray, shown: np.ndarray, rng: np.random.Generator) -> VoteBatch:
         data = self.config.data
         K_crop = crop_intrinsics(frame.K, M)
         points = {row: self._points(frame, int(labels[row]), row, M, K_crop)
@@ -195,7 +208,7 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
             points_cam=torch.from_numpy(points_cam), points_px=torch.from_numpy(points_px),
             K_crop=torch.from_numpy(K_crop.astype(np.float32))[None],
             diameter=torch.from_numpy(diameters.astype(np.float32)),
-            size_px=torch.from_numpy(sizes.astype(np.float32)))
+            size_px=torch.from_numpy(sizes.astype(np.float32)), sample=torch.tensor([-1]))
 
 
 def _classes(datasets: Sequence[Any], config: TrainConfig,

@@ -1,4 +1,4 @@
-"""Training step of a student that aligns its votes with a teacher's, beside learning the truth.
+"""Aligning the distribution of a student's votes with a teacher's (arXiv 2205.14971).
 
 The student's set of an object are its positive cells, which the truth chooses; the teacher's are
 the cells that it would answer with. Symmetric objects: the teacher's votes are brought to the
@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kd_pose_training.config import LossConfig
 from kd_pose_training.data.batch import VoteBatch
-from kd_pose_training.distill.config import DistillConfig
-from kd_pose_training.distill.selection import TeacherVotes, change_branch, select_votes
-from kd_pose_training.distill.teacher import Teacher
+from kd_pose_training.distill.config import AlignTerm
+from kd_pose_training.distill.selection import TeacherVotes, change_branch, numpy_of
 from kd_pose_training.losses.alignment import (
     AlignmentLoss,
     LocalPredictions,
     group_predictions,
 )
-from kd_pose_training.models.votenet import VoteNet
-from kd_pose_training.tasks.object_votes import Positives, VotesTask
+from kd_pose_training.tasks.object_votes import Positives
 
 # ``coordinates: frame`` of a crop: the crop of the published code comes from a LINEMOD frame of
 # 640x480 pixels with focal lengths 572.4 and 573.6. Measured in focal lengths, which the crop
@@ -30,68 +27,65 @@ from kd_pose_training.tasks.object_votes import Positives, VotesTask
 FRAME_IN_FOCAL_LENGTHS = (640 / 572.4, 480 / 573.6)
 
 
-class AlignedVotesTask(VotesTask):
-    """:class:`VotesTask` with the further term ``align``.
+class AlignMethod:
+    """The term ``align``: transport between the votes of both, object by object."""
 
-    Args:
-        network: the student.
-        teacher: frozen; its grid is for the same images.
-        distill: weight, settings and gates.
-        cells_per_instance: how many of the teacher's cells make an object, as at inference.
-    """
+    def __init__(self, config: AlignTerm) -> None:
+        self.config, self.loss = config, AlignmentLoss(config.settings)
+        self.weights = {"align": config.weight}
 
-    def __init__(self, network: VoteNet, input_size: tuple[int, int], loss: LossConfig, task: str,
-                 teacher: Teacher, distill: DistillConfig, cells_per_instance: int = 10) -> None:
-        super().__init__(network, input_size, loss, task)
-        self.teacher, self.distill = teacher, distill
-        self.cells_per_instance = cells_per_instance
-        self.align = AlignmentLoss(distill.settings)
-        self.weights = {**loss.weights, "align": distill.weight}
+    def terms(self, batch: VoteBatch, positives: Positives, member: Tensor,
+              votes: TeacherVotes) -> dict[str, Tensor]:
+        """``align`` of a batch.
 
-    def more_terms(self, batch: VoteBatch, positives: Positives) -> dict[str, Tensor]:
-        """``align``: the loss. ``teacher_used``: part of the instances that the teacher teaches;
-        ``teacher_relative``: mean distance of its accepted votes from the truth, object sizes."""
-        count = len(batch.instance_image)
-        member = torch.zeros(count, dtype=torch.long, device=positives.points.device)
-        member[positives.instance] = positives.member
-        votes = self.teacher_votes(batch)
+        Args:
+            member: (M,) symmetry member of every instance that the student learns.
+            votes: the teacher's accepted votes.
+        """
+        count, like = len(batch.instance_image), positives.points
         points = bring_to_members(votes, batch, member)
-        teacher = self._teacher_sets(votes, points, count, positives.points)
-        student = group_predictions(positives.points, positives.logits.float().sigmoid(),
-                                    positives.instance, count)
-        loss = self.align(student, teacher, size=batch.size_px,
-                          frame=frame_size(batch.K_crop)[batch.instance_image])
-        used = torch.tensor(float(votes.used.mean() if count else 0.0), device=loss.device)
-        error = torch.tensor(float(votes.error[votes.used].mean() if votes.used.any() else 0.0),
-                             device=loss.device)
-        return {"align": loss, "teacher_used": used, "teacher_relative": error}
-
-    def teacher_votes(self, batch: VoteBatch) -> TeacherVotes:
-        """The teacher's accepted votes for a batch."""
-        scores, offsets = self.teacher(batch.images)
-        return select_votes(
-            self.teacher.grid, _numpy(scores), _numpy(offsets), _numpy(batch.instance_image),
-            _numpy(batch.instance_class), _numpy(batch.points_px), _numpy(batch.size_px),
-            score_threshold=self.distill.score_threshold,
-            cells_per_instance=self.cells_per_instance, max_error=self.distill.max_error)
-
-    @staticmethod
-    def _teacher_sets(votes: TeacherVotes, points: np.ndarray, count: int,
-                      like: Tensor) -> LocalPredictions:
-        return group_predictions(
+        teacher = group_predictions(
             torch.as_tensor(points, dtype=like.dtype, device=like.device),
             torch.as_tensor(votes.scores, dtype=like.dtype, device=like.device),
             torch.as_tensor(votes.instance, device=like.device), count)
+        student = group_predictions(like, positives.logits.float().sigmoid(), positives.instance,
+                                    count)
+        weights = (keypoint_trust(teacher, batch.size_px, self.config.trust)
+                   if self.config.trust else None)
+        return {"align": self.loss(student, teacher, size=batch.size_px,
+                                   frame=frame_size(batch.K_crop)[batch.instance_image],
+                                   keypoint_weights=weights)}
+
+
+def keypoint_trust(teacher: LocalPredictions, size: Tensor, half: float) -> Tensor:
+    """How far to trust each keypoint of a teacher: (G, K), 0..1.
+
+    1 / (1 + (s / half)^2), where s is the spread of the votes for the keypoint (root mean square
+    distance from their mean, weighted by score) in object sizes (G,). Ousalah et al., arXiv
+    2503.13053, take the uncertainty from an ensemble of teachers; the votes of one are free.
+    """
+    weights = torch.where(teacher.valid, teacher.scores, 0.0).float()
+    weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
+    points = teacher.points.float()
+    mean = torch.einsum("gn,gnkd->gkd", weights, points)
+    square = torch.einsum("gn,gnk->gk", weights, (points - mean[:, None]).square().sum(-1))
+    return 1 / (1 + square / (half * size.clamp(min=1.0)[:, None]) ** 2)
 
 
 def bring_to_members(votes: TeacherVotes, batch: VoteBatch, member: Tensor) -> np.ndarray:
     """The teacher's points (P, K, 2) on the given symmetry member (M,) of every instance."""
-    points, wanted = votes.points.copy(), _numpy(member)
-    for row in np.flatnonzero(votes.used & (votes.member != wanted)):
-        mine = votes.instance == row
-        old, new = votes.member[row], wanted[row]
-        cam, px = (_numpy(part[row]).astype(np.float64)
+    return on_members(votes.points, votes.instance, votes.member, numpy_of(member), batch)
+
+
+def on_members(points: np.ndarray, instance: np.ndarray, have: np.ndarray, want: np.ndarray,
+               batch: VoteBatch) -> np.ndarray:
+    """Votes (P, K, 2) of instances (P,) from the members they are on (M,) to others (M,)."""
+    points = points.copy()
+    for row in np.intersect1d(np.flatnonzero(have != want), instance):
+        mine = instance == row
+        cam, px = (numpy_of(part[row]).astype(np.float64)
                    for part in (batch.points_cam, batch.points_px))
+        old, new = have[row], want[row]
         points[mine] = change_branch(points[mine], cam[old], cam[new], px[old], px[new])
     return points
 
@@ -100,13 +94,3 @@ def frame_size(K: Tensor) -> Tensor:
     """(B, 2) size of the standard frame in crop pixels, from the crops' matrices (B, 3, 3)."""
     focal = K[:, :2, :2].norm(dim=-1)  # of rows: a crop may be turned
     return focal * focal.new_tensor(FRAME_IN_FOCAL_LENGTHS)
-
-
-def _numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().cpu().numpy()
-
-
-def build_aligned_task(network: nn.Module, teacher: Teacher, config) -> AlignedVotesTask:
-    """The task of a :class:`kd_pose_training.config.TrainConfig` with a ``distill`` section."""
-    return AlignedVotesTask(network, config.data.input_size, config.loss, config.task, teacher,
-                            config.distill, config.data.cells_per_instance)

@@ -1,4 +1,4 @@
-"""The ``distill`` section of a training configuration."""
+"""The ``distill`` section of a training configuration: a teacher and any of the ways to learn."""
 
 from __future__ import annotations
 
@@ -9,37 +9,100 @@ from kd_pose_training.losses import alignment_config
 from kd_pose_training.losses.alignment_config import AlignmentConfig
 
 
-@dataclass(frozen=True)
-class DistillConfig:
-    """A teacher and how its votes are passed on.
+def _check(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
 
-    ``teacher``: checkpoint of a finished run of the same task, objects and image normalisation.
-    ``weight``: factor of the loss term ``align``. ``preset``: named settings of the alignment
-    (``released``, ``balanced``, ``positions``), or ``custom`` for those under ``alignment``.
-    ``score_threshold``: of the teacher's cells, as at inference. ``max_error``: an object whose
-    teacher votes are on average further from the truth than this, in object sizes, is left out;
-    0 lets all pass.
+
+def _check_weights(section: object, *names: str) -> None:
+    for name in names:
+        value = getattr(section, name)
+        _check(0 <= value <= 1e6, name, value, "0 to 1e+06")
+
+
+@dataclass(frozen=True)
+class AlignTerm:
+    """Align the distributions of local predictions (arXiv 2205.14971).
+
+    ``weight``: factor of the loss term ``align``. ``preset``: named settings (``released``,
+    ``balanced``, ``positions``), or ``custom`` for those under ``alignment``. ``trust``: spread of
+    the teacher's votes for a keypoint, in object sizes, at which that keypoint counts half; 0
+    trusts all alike (after the uncertainty weighting of arXiv 2503.13053).
     """
 
-    teacher: str
     weight: float = 5.0
     preset: Literal["released", "balanced", "positions", "custom"] = "balanced"
     alignment: AlignmentConfig | None = None
-    score_threshold: float = 0.3
-    max_error: float = 0.1
+    trust: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.teacher:
-            raise ValueError("teacher is ''; allowed: the path of a checkpoint")
-        for name, high in (("weight", 1e6), ("score_threshold", 1.0), ("max_error", 1e3)):
-            value = getattr(self, name)
-            if not 0 <= value <= high:
-                raise ValueError(f"{name} is {value!r}; allowed: 0 to {high:g}")
-        if (self.preset == "custom") != (self.alignment is not None):
-            raise ValueError(f"preset is {self.preset!r} and alignment is {self.alignment!r}; "
-                             "allowed: a section 'alignment' with preset 'custom' and only then")
+        _check_weights(self, "weight", "trust")
+        _check((self.preset == "custom") == (self.alignment is not None), "preset",
+               f"{self.preset} with alignment {self.alignment}",
+               "a section 'alignment' with preset 'custom' and only then")
 
     @property
     def settings(self) -> AlignmentConfig:
         """The settings meant by ``preset``."""
         return self.alignment or alignment_config.preset(self.preset)
+
+
+@dataclass(frozen=True)
+class NaiveTerm:
+    """Copy the teacher's predictions cell by cell: the baseline without transport.
+
+    ``vote_weight``: of the distance between the votes of one cell; ``score_weight``: of the
+    squared difference of the scores.
+    """
+
+    vote_weight: float = 1.0
+    score_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_weights(self, "vote_weight", "score_weight")
+
+
+@dataclass(frozen=True)
+class FeatureTerm:
+    """Imitate the teacher's pyramid maps (FKD: Zhang & Ma, ICLR 2021).
+
+    ``attention``: weight of the attention maps' difference, ``masked`` of the maps' difference
+    under the attention masks, ``relation`` of the non-local relations. ``temperature``: of the
+    masks, in units of the teacher's mean activation; low ones look at few places.
+    """
+
+    attention: float = 0.1
+    masked: float = 0.1
+    relation: float = 0.1
+    temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_weights(self, "attention", "masked", "relation")
+        _check(1e-3 <= self.temperature <= 1e3, "temperature", self.temperature, "0.001 to 1000")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """A teacher and how it is listened to; the terms add up, null leaves one out.
+
+    ``teacher``: checkpoint of a finished run of the same task, objects and image normalisation.
+    ``score_threshold``: of the teacher's cells, as at inference. ``max_error``: an object whose
+    teacher votes are on average further from the truth than this, in object sizes, is left out;
+    0 lets all pass. ``cache``: folder that keeps the teacher's answers, filled before the first
+    iteration; needs ``data.variants``. Empty: the teacher runs along.
+    """
+
+    teacher: str
+    align: AlignTerm | None = AlignTerm()
+    naive: NaiveTerm | None = None
+    features: FeatureTerm | None = None
+    score_threshold: float = 0.3
+    max_error: float = 0.1
+    cache: str = ""
+
+    def __post_init__(self) -> None:
+        _check(bool(self.teacher), "teacher", self.teacher, "the path of a checkpoint")
+        _check(0 <= self.score_threshold <= 1, "score_threshold", self.score_threshold, "0 to 1")
+        _check(0 <= self.max_error <= 1e3, "max_error", self.max_error, "0 to 1000")
+        _check(any((self.align, self.naive, self.features)), "align, naive, features", None,
+               "at least one of them; leave the section out to learn from the truth alone")

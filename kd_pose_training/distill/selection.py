@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from kd_pose.votes import VoteGrid, VoteInstance, decode
 
@@ -104,3 +105,8 @@ def box_weights(box: np.ndarray, places: np.ndarray) -> np.ndarray:
     parts = (places - box[0]) @ axes.T / np.maximum((axes**2).sum(1), 1e-18)
     bits = (np.arange(8)[:, None] >> np.arange(3)) & 1
     return np.where(bits, parts[:, None], 1 - parts[:, None]).prod(-1)
+
+
+def numpy_of(tensor: Tensor) -> np.ndarray:
+    """A tensor's values on the CPU."""
+    return tensor.detach().cpu().numpy()

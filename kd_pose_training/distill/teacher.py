@@ -8,6 +8,7 @@ quietly.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,19 @@ from kd_pose_training.models.votenet import VoteNet
 
 # Lengths of two models of one object may differ by this, in metres: rounding, not another mesh.
 SAME_LENGTH = 1e-4
+
+
+@dataclass(frozen=True)
+class TeacherOutputs:
+    """What a teacher says to B images with N cells, in the student's C classes.
+
+    scores: (B, N, C) 0..1. offsets: (B, N, C, K, 2) in anchor sizes. maps: pyramid maps
+    (B, channels, rows, columns), one per stride; none where they were not asked for. All float32.
+    """
+
+    scores: Tensor
+    offsets: Tensor
+    maps: tuple[Tensor, ...] = ()
 
 
 class TeacherError(ValueError):
@@ -55,9 +69,17 @@ class Teacher(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (B, 3, H, W) -> scores (B, N, C) 0..1 and offsets (B, N, C, K, 2), float32."""
-        logits, offsets = self.network(images)
-        return (logits[..., self.classes].float().sigmoid(),
-                offsets[:, :, self.classes].float())
+        outputs = self.outputs(images)
+        return outputs.scores, outputs.offsets
+
+    @torch.no_grad()
+    def outputs(self, images: Tensor, with_maps: bool = False) -> TeacherOutputs:
+        """The same, with the pyramid maps if they are wanted."""
+        maps = self.network.maps(images) if with_maps else ()
+        logits, offsets = self.network.head(maps) if with_maps else self.network(images)
+        return TeacherOutputs(logits[..., self.classes].float().sigmoid(),
+                              offsets[:, :, self.classes].float(),
+                              tuple(level.float() for level in maps))
 
 
 def load_teacher(path: str | Path, student: TrainConfig,

@@ -38,11 +38,13 @@ class Task(nn.Module):
     """What the trainer needs of a task.
 
     ``network`` is trained. ``forward(batch)`` returns named scalars: those with a weight in
-    ``weights`` are summed to the loss, the others are only logged.
+    ``weights`` are summed to the loss, the others are only logged. ``extras``: what is trained
+    along and thrown away afterwards, such as adapters to a teacher's maps.
     """
 
     network: nn.Module
     weights: Mapping[str, float]
+    extras: nn.Module | None = None
 
 
 class Trainer:
@@ -73,7 +75,10 @@ class Trainer:
         if config.threads:
             torch.set_num_threads(config.threads)
         task.to(device=self.device, memory_format=self.numerics.memory_format)
-        self.optimizer = build_optimizer(task.network, optim)
+        self.trained = nn.ModuleList([task.network])
+        if getattr(task, "extras", None) is not None:
+            self.trained.append(task.extras)
+        self.optimizer = build_optimizer(self.trained, optim)
         self.scheduler = build_scheduler(self.optimizer, optim, config.iterations)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.numerics.autocast == torch.float16)
@@ -96,6 +101,8 @@ class Trainer:
                              "depends on it, so it cannot change")
         try:
             self.task.network.load_state_dict(state["network"])
+            if len(self.trained) > 1:
+                self.trained[1].load_state_dict(state.get("extras") or {})
             if self.average is not None:
                 self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -180,7 +187,7 @@ class Trainer:
         total = sum(terms[name] * weight for name, weight in self.task.weights.items())
         self.scaler.scale(total).backward()
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.task.network.parameters(),
+        norm = nn.utils.clip_grad_norm_(self.trained.parameters(),
                                         self.optim.clip_norm or float("inf"))
         terms = {key: value.detach() for key, value in terms.items()}
         terms.update(total=total.detach(), grad_norm=norm.detach())
@@ -243,6 +250,7 @@ class Trainer:
                 "iteration": self.iteration, "iterations": self.config.iterations,
                 "best_score": self.best_score,
                 "network": self.task.network.state_dict(),
+                "extras": self.trained[1].state_dict() if len(self.trained) > 1 else None,
                 "average": self.average.state_dict() if self.average is not None else None,
                 "optimizer": self.optimizer.state_dict(),
                 "scheduler": self.scheduler.state_dict(),

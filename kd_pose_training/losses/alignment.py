@@ -69,7 +69,8 @@ def group_predictions(points: Tensor, scores: Tensor, group: Tensor,
 
 def alignment_values(student: LocalPredictions, teacher: LocalPredictions,
                      config: AlignmentConfig, *, size: Tensor | None = None,
-                     frame: Tensor | None = None) -> tuple[Tensor, Tensor]:
+                     frame: Tensor | None = None, keypoint_weights: Tensor | None = None
+                     ) -> tuple[Tensor, Tensor]:
     """Cost of every group, in float32 or better.
 
     Args:
@@ -77,6 +78,7 @@ def alignment_values(student: LocalPredictions, teacher: LocalPredictions,
             reach the student alone.
         size: (G,) size of each object, unit of the points; for ``coordinates: object``.
         frame: (D,) or (G, D) size of the frame along each axis; for ``coordinates: frame``.
+        keypoint_weights: (G, K) factor of each keypoint's cost; 1 for all where left out.
 
     Returns:
         (G,) values, 0 where a side is empty, and (G,) bool: the groups in which none is.
@@ -95,8 +97,17 @@ def alignment_values(student: LocalPredictions, teacher: LocalPredictions,
     if config.detach_student_masses:
         a = a.detach()
     values = _transport(x, a, y.detach(), b, config)
+    if keypoint_weights is not None:
+        values = values * _checked_weights(keypoint_weights, values)
     values = values.sum(1) if config.keypoints == "sum" else values.mean(1)
     return values, student.valid.any(1) & teacher.valid.any(1)
+
+
+def _checked_weights(weights: Tensor, values: Tensor) -> Tensor:
+    if weights.shape != values.shape:
+        raise ValueError(f"keypoint_weights must be {tuple(values.shape)}, got "
+                         f"{tuple(weights.shape)}")
+    return weights.detach().to(values.dtype)
 
 
 def _scale(config: AlignmentConfig, shape: tuple, size: Tensor | None,
@@ -164,6 +175,8 @@ class AlignmentLoss(nn.Module):
         self.config = config
 
     def forward(self, student: LocalPredictions, teacher: LocalPredictions, *,
-                size: Tensor | None = None, frame: Tensor | None = None) -> Tensor:
-        values, counted = alignment_values(student, teacher, self.config, size=size, frame=frame)
+                size: Tensor | None = None, frame: Tensor | None = None,
+                keypoint_weights: Tensor | None = None) -> Tensor:
+        values, counted = alignment_values(student, teacher, self.config, size=size, frame=frame,
+                                           keypoint_weights=keypoint_weights)
         return values.sum() / counted.sum().clamp(min=1)

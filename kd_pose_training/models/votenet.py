@@ -31,6 +31,7 @@ class VoteNet(nn.Module):
                  keypoints: int, head_depth: int = 4, anchor_scale: float = 4.0) -> None:
         super().__init__()
         self.strides, self.anchor_scale = tuple(strides), float(anchor_scale)
+        self.channels = channels
         self.num_classes, self.num_keypoints = classes, keypoints
         used = [i for i, stride in enumerate(backbone.strides) if stride in strides]
         if not used or used[-1] != len(backbone.strides) - 1:
@@ -44,8 +45,12 @@ class VoteNet(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 3, H, W) -> logits (B, N, C), offsets (B, N, C, K, 2)."""
+        return self.head(self.maps(images))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Pyramid maps (B, channels, ceil(H/stride), ceil(W/stride)), one per stride."""
         maps = self.backbone(images)
-        return self.head(self.pyramid(maps[self._first:], maps[-1]))
+        return self.pyramid(maps[self._first:], maps[-1])
 
     def grid(self, input_size: tuple[int, int]) -> VoteGrid:
         """The cells of this network for images of (width, height) pixels."""

@@ -28,13 +28,25 @@ class Positives:
     """What a network says at the P positive cells of a batch.
 
     points: (P, K, 2) votes in input pixels. logits: (P,) of the cell's own class. instance: (P,)
-    row in the batch. member: (P,) symmetry member that the vote loss has chosen.
+    row in the batch. member: (P,) symmetry member that the vote loss has chosen. image, cell:
+    (P,) where they are.
     """
 
     points: Tensor
     logits: Tensor
     instance: Tensor
     member: Tensor
+    image: Tensor
+    cell: Tensor
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A network's answers to a batch: logits (B, N, C), pyramid maps if asked for, positives."""
+
+    logits: Tensor
+    maps: list[Tensor]
+    positives: Positives
 
 
 class VotesTask(nn.Module):
@@ -76,7 +88,7 @@ class VotesTask(nn.Module):
         Raises:
             ValueError: the batch does not fit the network's cells.
         """
-        logits, offsets = network(batch.images)
+        logits, offsets, maps = self.outputs(network, batch.images)
         if batch.cell_class.shape != logits.shape[:2]:
             raise ValueError(f"batch has cells {tuple(batch.cell_class.shape)}, the network "
                              f"{tuple(logits.shape[:2])}; input size or strides differ")
@@ -88,14 +100,20 @@ class VotesTask(nn.Module):
         vote, member = self._vote_loss(points, batch, image, instance)
         scale = self._scale(len(cell), logits.device)
         result = {"class": self.focal(logits, batch.cell_class) / scale, "vote": vote / scale}
-        positives = Positives(points, logits[image, cell, label], instance, member)
-        result.update(self.more_terms(batch, positives))
+        positives = Positives(points, logits[image, cell, label], instance, member, image, cell)
+        if self.training:
+            result.update(self.more_terms(batch, Answers(logits, maps, positives)))
         with torch.no_grad():
             result.update(_figures(points, positives.logits, batch, instance, member))
         return result
 
-    def more_terms(self, batch: VoteBatch, positives: Positives) -> dict[str, Tensor]:
-        """Further terms of a task that does more than learn the truth."""
+    def outputs(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits, offsets and, where a task wants them, the pyramid maps."""
+        return *network(images), []
+
+    def more_terms(self, batch: VoteBatch, answers: Answers) -> dict[str, Tensor]:
+        """Further terms of a task that does more than learn the truth; in training only, so
+        that validation compares all ways of learning by the same figures."""
         return {}
 
     def _vote_loss(self, points: Tensor, batch: VoteBatch, image: Tensor,

@@ -36,4 +36,5 @@ class FakeVotes(torch.utils.data.Dataset):
             images=noise + label, cell_class=cell_class, cell_instance=cell_instance,
             instance_image=torch.zeros(1, dtype=torch.long), instance_class=torch.tensor([label]),
             points_cam=points, points_px=pixels[..., :2] / pixels[..., 2:], K_crop=K,
-            diameter=torch.tensor([0.17]), size_px=torch.tensor([60.0]))
+            diameter=torch.tensor([0.17]), size_px=torch.tensor([60.0]),
+            sample=torch.tensor([-1]))

@@ -14,10 +14,11 @@ from helpers.fake_votes import FakeVotes
 from kd_pose.votes import VoteGrid
 from kd_pose_training.config import LossConfig, ModelConfig, OptimConfig, TrainerConfig, from_dict
 from kd_pose_training.data.batch import collate
-from kd_pose_training.distill.align import AlignedVotesTask, bring_to_members, frame_size
-from kd_pose_training.distill.config import DistillConfig
+from kd_pose_training.distill.align import bring_to_members, frame_size, keypoint_trust
+from kd_pose_training.distill.config import AlignTerm, DistillConfig, FeatureTerm, NaiveTerm
 from kd_pose_training.distill.selection import box_weights, change_branch, select_votes
 from kd_pose_training.distill.teacher import Teacher, TeacherError, load_teacher
+from kd_pose_training.distill.votes_task import DistilledVotesTask
 from kd_pose_training.engine.checkpoint import CheckpointError, save_checkpoint
 from kd_pose_training.engine.trainer import Trainer
 from kd_pose_training.losses.alignment_config import AlignmentConfig, balanced
@@ -63,10 +64,10 @@ def _batch(seed=0, count=4):
     return collate([data[index, seed + index] for index in range(count)])
 
 
-def _task(teacher_network, weights=None, **settings) -> AlignedVotesTask:
+def _task(teacher_network, weights=None, **settings) -> DistilledVotesTask:
     torch.manual_seed(0)
     teacher = Teacher(teacher_network, [0, 1], SIZE)
-    task = AlignedVotesTask(build_model(MODEL), SIZE, LossConfig(), "object_votes", teacher,
+    task = DistilledVotesTask(build_model(MODEL), SIZE, LossConfig(), "object_votes", teacher,
                             DistillConfig("teacher.pt", **settings))
     task.weights = weights or task.weights
     return task
@@ -115,8 +116,8 @@ def test_the_teacher_answers_in_the_students_classes():
 
 def test_steps_on_the_align_term_bring_the_votes_to_the_teacher():
     batch = _batch()
-    task = _task(Oracle([batch]), preset="custom",
-                 alignment=AlignmentConfig(detach_student_masses=True))
+    task = _task(Oracle([batch]), align=AlignTerm(
+        preset="custom", alignment=AlignmentConfig(detach_student_masses=True)))
     optimizer = torch.optim.Adam(task.network.parameters(), 1e-3)
     task.train()
     history = []
@@ -134,10 +135,10 @@ def test_steps_on_the_align_term_bring_the_votes_to_the_teacher():
 def test_a_perfect_student_has_nothing_to_learn():
     batch = _batch()
     oracle = Oracle([batch])
-    task = AlignedVotesTask(oracle, SIZE, LossConfig(), "object_votes",
+    task = DistilledVotesTask(oracle, SIZE, LossConfig(), "object_votes",
                             Teacher(oracle, [0, 1], SIZE), DistillConfig("teacher.pt"))
     for preset in ("balanced", "released"):
-        task.align.config = DistillConfig("t", preset=preset).settings
+        task.align.loss.config = AlignTerm(preset=preset).settings
         assert abs(task(batch)["align"].item()) < 1e-6
 
 
@@ -359,9 +360,12 @@ def test_missing_damaged_and_partial_files_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"teacher": ""}, "teacher"), ({"weight": -1.0}, "weight"), ({"max_error": -1.0}, "max_error"),
-    ({"score_threshold": 2.0}, "score_threshold"), ({"preset": "custom"}, "custom"),
-    ({"alignment": {"blur": 0.1}}, "custom"), ({"preset": "best"}, "preset")])
+    ({"teacher": ""}, "teacher"), ({"align": {"weight": -1.0}}, "weight"),
+    ({"max_error": -1.0}, "max_error"), ({"score_threshold": 2.0}, "score_threshold"),
+    ({"align": {"preset": "custom"}}, "custom"), ({"align": {"alignment": {"blur": 0.1}}}, "custom"),
+    ({"align": {"preset": "best"}}, "preset"), ({"align": None}, "at least one"),
+    ({"naive": {"vote_weight": -1.0}}, "vote_weight"), ({"cache": "there"}, "data.variants"),
+    ({"features": {"temperature": 0.0}}, "temperature")])
 def test_bad_sections_are_refused(change, message):
     section = {"teacher": "t.pt", **change}
     with pytest.raises(ValueError, match=message):
@@ -369,7 +373,7 @@ def test_bad_sections_are_refused(change, message):
 
 
 def test_section_by_default_absent_and_otherwise_kept():
-    assert _config().distill is None and DistillConfig("t").settings == balanced()
+    assert _config().distill is None and DistillConfig("t").align.settings == balanced()
     custom = from_dict({"data": {"train": ["a:b"]}, "distill": {
-        "teacher": "t.pt", "preset": "custom", "alignment": {"reach": 0.2}}})
-    assert custom.distill.settings.reach == 0.2
+        "teacher": "t.pt", "align": {"preset": "custom", "alignment": {"reach": 0.2}}}})
+    assert custom.distill.align.settings.reach == 0.2

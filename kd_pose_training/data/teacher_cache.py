@@ -1,0 +1,134 @@
+"""A teacher's answers to a fixed augmentation set, on disk.
+
+A folder with ``key.json`` (what the answers belong to) and one ``.npy`` file per array, a row per
+sample. It is filled front to back and says how far it has come, so that filling can be stopped and
+continued; it is read through memory maps. A cache that belongs to something else is refused, since
+wrong answers would teach nonsense quietly.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KEY_FILE, DONE_FILE = "key.json", "done.json"
+SPARE_BYTES = 200e6  # left free on the disk
+
+
+class CacheError(ValueError):
+    """A cache that cannot be used; the message names the folder."""
+
+
+class TeacherCache:
+    """Arrays of ``total`` rows each, float32.
+
+    Args:
+        folder: of this cache alone; made if absent.
+        key: plain data that tells this cache from any other.
+        shapes: shape of one row of every array, by name.
+        total: number of rows.
+
+    Raises:
+        CacheError: the folder holds a cache of something else, something that is no cache, or
+            does not fit on the disk.
+    """
+
+    def __init__(self, folder: str | Path, key: Mapping[str, Any],
+                 shapes: Mapping[str, Sequence[int]], total: int) -> None:
+        self.folder, self.total = Path(folder), total
+        self.key = json.loads(json.dumps({**key, "samples": total, "shapes": {
+            name: list(shape) for name, shape in shapes.items()}}))
+        if (self.folder / KEY_FILE).exists():
+            self._check_key()
+        else:
+            self._create(shapes)
+        self._arrays = {name: self._open(name) for name in shapes}
+
+    @property
+    def done(self) -> int:
+        """Number of rows that are there, from the front."""
+        path = self.folder / DONE_FILE
+        return int(json.loads(path.read_text())) if path.exists() else 0
+
+    @property
+    def complete(self) -> bool:
+        return self.done == self.total
+
+    def write(self, first: int, rows: Mapping[str, np.ndarray]) -> None:
+        """Store rows from ``first`` on, which must be :attr:`done`.
+
+        Raises:
+            CacheError: rows would be left out.
+        """
+        if first != self.done:
+            raise CacheError(f"{self.folder}: holds {self.done} rows, the next cannot be {first}")
+        count = 0
+        for name, array in self._arrays.items():
+            count = len(rows[name])
+            array[first:first + count] = rows[name]
+            array.flush()
+        _write_text(self.folder / DONE_FILE, json.dumps(first + count))
+
+    def read(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows by their numbers, copied.
+
+        Raises:
+            CacheError: a row is not there.
+        """
+        if not len(rows) or rows.min() < 0 or rows.max() >= self.total:
+            raise CacheError(f"{self.folder}: knows samples 0 to {self.total - 1}, asked for "
+                             f"{rows.tolist()[:8]}")
+        return {name: array[rows] for name, array in self._arrays.items()}
+
+    def _check_key(self) -> None:
+        try:
+            theirs = json.loads((self.folder / KEY_FILE).read_text())
+        except (OSError, ValueError) as error:
+            raise CacheError(f"{self.folder / KEY_FILE}: cannot be read: {error}") from error
+        changed = [f"{name} was {_short(theirs.get(name))}, now {_short(self.key.get(name))}"
+                   for name in sorted(theirs.keys() | self.key.keys())
+                   if theirs.get(name) != self.key.get(name)]
+        if changed:
+            raise CacheError(f"{self.folder}: is the cache of another teacher or augmentation: "
+                             f"{'; '.join(changed)}. Give another folder, or delete this one")
+
+    def _create(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise CacheError(f"{self.folder}: exists and is no cache of a teacher")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        needs = sum(4 * self.total * int(np.prod(shape)) for shape in shapes.values())
+        free = shutil.disk_usage(self.folder).free
+        if needs + SPARE_BYTES > free:
+            raise CacheError(f"{self.folder}: needs {needs / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
+                             "free; take fewer data.variants or no cache")
+        for name, shape in shapes.items():
+            np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", np.float32,
+                                      (self.total, *shape))
+        _write_text(self.folder / KEY_FILE, json.dumps(self.key, indent=1))
+
+    def _open(self, name: str) -> np.ndarray:
+        path = self.folder / f"{name}.npy"
+        try:
+            array = np.load(path, mmap_mode="r+")
+        except (OSError, ValueError) as error:
+            raise CacheError(f"{path}: cannot be read: {error}") from error
+        if list(array.shape) != [self.total, *self.key["shapes"][name]]:
+            raise CacheError(f"{path}: has shape {array.shape}, which is not what {KEY_FILE} says")
+        return array
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def _write_text(path: Path, text: str) -> None:
+    beside = path.with_suffix(".part")
+    beside.write_text(text)
+    os.replace(beside, path)

@@ -1,0 +1,87 @@
+"""A teacher that answers from disk: the same answers as the live one, computed once.
+
+Works for a fixed augmentation set (``data.variants``) and any number of runs that share it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kd_pose_training.config import TrainConfig, to_dict
+from kd_pose_training.data.batch import VoteBatch, collate
+from kd_pose_training.data.fixed_set import FixedAugmentationSet
+from kd_pose_training.data.teacher_cache import TeacherCache
+from kd_pose_training.distill.selection import numpy_of
+from kd_pose_training.distill.teacher import Teacher, TeacherOutputs
+from kd_pose_training.engine.device import choose_numerics
+
+BATCH = 64  # images a time while filling
+
+
+def cache_key(config: TrainConfig) -> dict[str, Any]:
+    """All that the answers depend on: the teacher's file, the samples and how they are changed."""
+    data = to_dict(config)["data"]
+    for name in ("cache", "num_workers", "max_val_samples", "val"):
+        data.pop(name)
+    digest = hashlib.sha256(Path(config.distill.teacher).read_bytes()).hexdigest()
+    numerics = choose_numerics(config.trainer.device, config.trainer.precision, True)
+    return {"teacher": digest, "data": data, "augment": to_dict(config)["augment"],
+            "task": config.task, "strides": list(config.model.strides),
+            "precision": str(numerics.autocast)}
+
+
+def fill_cache(teacher: Teacher, samples: FixedAugmentationSet, config: TrainConfig,
+               with_maps: bool, progress: bool = True) -> TeacherCache:
+    """The complete cache of a run's folder ``distill.cache``; goes on with an unfinished one.
+
+    Raises:
+        CacheError: see :class:`TeacherCache`.
+    """
+    numerics = choose_numerics(config.trainer.device, config.trainer.precision,
+                               config.trainer.channels_last)
+    teacher.to(numerics.device)
+
+    def answer(first: int, last: int) -> dict[str, np.ndarray]:
+        batch = collate([samples.variant(number) for number in range(first, last)])
+        with numerics.context():
+            outputs = teacher.outputs(batch.images.to(numerics.device), with_maps)
+        return _arrays(outputs)
+
+    shapes = {name: rows.shape[1:] for name, rows in answer(0, 1).items()}
+    cache = TeacherCache(config.distill.cache, cache_key(config), shapes, samples.total)
+    from tqdm import tqdm
+    with tqdm(desc="asking the teacher", total=cache.total, initial=cache.done, unit=" samples",
+              disable=None if progress else True, leave=False) as bar:
+        for first in range(cache.done, cache.total, BATCH):
+            last = min(first + BATCH, cache.total)
+            cache.write(first, answer(first, last))
+            bar.update(last - first)
+    return cache
+
+
+def _arrays(outputs: TeacherOutputs) -> dict[str, np.ndarray]:
+    arrays = {"scores": outputs.scores, "offsets": outputs.offsets}
+    arrays.update({f"map{level}": part for level, part in enumerate(outputs.maps)})
+    return {name: numpy_of(part.float()) for name, part in arrays.items()}
+
+
+def cached_outputs(cache: TeacherCache, batch: VoteBatch) -> TeacherOutputs:
+    """The teacher's answers to a batch of the fixed set.
+
+    Raises:
+        CacheError: a sample is not of that set.
+    """
+    rows: Mapping[str, np.ndarray] = cache.read(numpy_of(batch.sample))
+
+    def tensor(name: str) -> Tensor:
+        return torch.from_numpy(rows[name]).to(batch.images.device, non_blocking=True)
+
+    maps = tuple(tensor(f"map{level}") for level in range(len(rows) - 2))
+    return TeacherOutputs(tensor("scores"), tensor("offsets"), maps)
