@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.timing import table
 
-NAMES = ("crop", "pnp", "alignment")
+NAMES = ("crop", "pnp", "codes", "alignment")
 ASKED_FOR = ("bop_errors",)  # only when named: the peer is on no package index
 
 

@@ -254,9 +254,11 @@ def decode(
     width = mask.shape[1]
     mask, probabilities = mask.reshape(-1), probabilities.reshape(table.bits, -1)
     cells = np.flatnonzero((mask >= mask_threshold) & (mask > 0) & np.isfinite(mask))
-    coarse = probabilities[:COARSE_BITS, cells]
-    weights = mask[cells] * np.maximum(coarse, 1.0 - coarse).prod(axis=0)
-    weights = np.where(np.isfinite(weights), weights, -1.0)
+    weights = mask[cells]
+    for p in probabilities[:COARSE_BITS]:
+        p = p[cells]
+        weights = weights * np.maximum(p, 1.0 - p)
+    weights = np.where(np.isfinite(weights), weights, 0.0)
     chosen = _spread_best(cells, width, weights, max_pairs)
     bits = probabilities[:, cells[chosen]].T
     usable = (weights[chosen] > 0) & np.isfinite(bits).all(axis=1)
@@ -272,16 +274,24 @@ def decode(
 def _spread_best(
     cells: np.ndarray, width: int, weights: np.ndarray, max_pairs: int
 ) -> np.ndarray:
-    """Which of the cells to keep -> indices, heaviest first: the best of each square of the grid,
-    squares as small as `max_pairs` allows."""
-    order = np.argsort(-weights, kind="stable")
-    if len(cells) <= max_pairs:
-        return order
-    side = math.ceil(math.sqrt(len(cells) / max_pairs))
-    rows, columns = np.divmod(cells[order], width)
-    square = (rows // side) * (width // side + 1) + columns // side
-    first = np.unique(square, return_index=True)[1]
-    return order[np.sort(first)[:max_pairs]]
+    """Which of the cells (n,), ascending, to keep -> indices, heaviest first: the best of each
+    square of the grid, squares as small as `max_pairs` allows."""
+    chosen = np.arange(len(cells))
+    if len(cells) > max_pairs:
+        side = math.ceil(math.sqrt(len(cells) / max_pairs))
+        rows, columns = np.divmod(cells, width)
+        shape = (rows[-1] // side + 1, side, width // side + 1, side)
+        best = np.full((shape[0] * side, shape[2] * side), -1.0, dtype=weights.dtype)
+        index = np.zeros(best.shape, dtype=np.int64)
+        best[rows, columns], index[rows, columns] = weights, chosen
+        # squares in rows, their cells in columns: a maximum of each costs less than sorting all
+        best, index = (
+            array.reshape(shape).swapaxes(1, 2).reshape(-1, side * side) for array in (best, index)
+        )
+        squares = np.arange(len(best))
+        first = best.argmax(axis=1)
+        chosen = index[squares, first][best[squares, first] >= 0]
+    return chosen[np.argsort(-weights[chosen], kind="stable")[:max_pairs]]
 
 
 # --- text --------------------------------------------------------------------------------------
