@@ -28,6 +28,7 @@ from kd_pose_training.data.bop_files import (
     numbers,
     read_json,
 )
+from kd_pose_training.data.bop_targets import TargetList, read_targets, split_listing
 
 __all__ = ["BopDataset", "BopError", "BopFrame", "BopInstance", "BopModel", "load_mesh_surface",
            "load_mesh_vertices"]
@@ -165,14 +166,17 @@ class BopDataset:
     """A split of a BOP folder.
 
     ``models``: BopModel by object number. ``frames``: BopFrames by scene and image. Both only of
-    the wanted objects; a frame without any stays, others' instances are background.
+    the wanted objects; a frame without any stays, others' instances are background. ``targets``:
+    how many instances of which object are to be found, by (scene, image), where a file says so.
 
     Args:
         root: folder of the set, with ``models`` (or models_eval, models_cad).
-        split: folder of scenes in it, e.g. ``test`` or ``train_pbr``.
+        split: folder of scenes in it, e.g. ``test`` or ``train_pbr``. ``test@list.json``: only the
+            images that this file in ``root`` names; ``test@!list.json``: all others.
         objects: names of the wanted objects (``obj_000001`` and so on where models_info.json has
             no names); None or empty: all. Names that the set lacks are left out.
-        targets: file in ``root`` that lists the wanted frames, e.g. ``test_targets_bop19.json``.
+        targets: such a file, e.g. ``test_targets_bop19.json``.
+        models: folder to be preferred for models_info.json and the meshes.
 
     Raises:
         BopError: a file or key is missing or wrong, or the set has none of the objects.
@@ -180,20 +184,21 @@ class BopDataset:
 
     def __init__(self, root: str | Path, split: str, *,
                  objects: Collection[str] | None = None,
-                 targets: str | Path | None = None) -> None:
+                 targets: str | Path | None = None, models: str = MODEL_FOLDERS[0]) -> None:
         self.root, self.split = Path(root), split
-        scenes = _scene_folders(self.root, split)
-        known = _read_models(self.root)
+        folder, listed = split_listing(self.root, split)
+        scenes = _scene_folders(self.root, folder)
+        known = _read_models(self.root, models)
         self.models = _select(known, objects, self.root)
-        wanted = None if targets is None else bop_files.read_targets(self.root / targets)
+        if targets is not None:
+            listed = read_targets(self.root / targets)
+        if listed is not None:
+            listed.check_scenes([scene_id for scene_id, _ in scenes], self.root / folder)
+        self.targets = {} if listed is None else listed.objects
         self.frames: list[BopFrame] = []
-        for scene_id, folder in scenes:
-            chosen = None if wanted is None else wanted.pop(scene_id, set())
-            if chosen is None or chosen:
-                self.frames += _read_scene(scene_id, folder, known, self.models, chosen)
-        if wanted:
-            raise BopError(f"{self.root / targets}: scene {min(wanted)} is not in "
-                           f"{self.root / split}")
+        for scene_id, scene in scenes:
+            if listed is None or not listed.skips(scene_id):
+                self.frames += _read_scene(scene_id, scene, known, self.models, listed)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -247,8 +252,8 @@ def _scene_folders(root: Path, split: str) -> list[tuple[int, Path]]:
     return scenes
 
 
-def _read_models(root: Path) -> dict[int, BopModel]:
-    folders = [root / name for name in MODEL_FOLDERS]
+def _read_models(root: Path, first: str) -> dict[int, BopModel]:
+    folders = [root / name for name in dict.fromkeys((first, *MODEL_FOLDERS))]
     present = [folder for folder in folders if (folder / "models_info.json").is_file()]
     path = (present[0] if present else folders[0]) / "models_info.json"
     models = {obj_id: _model(obj_id, info, path, folders)
@@ -320,14 +325,12 @@ def _select(known: Mapping[int, BopModel], objects: Collection[str] | None,
 
 
 def _read_scene(scene_id: int, folder: Path, known: Mapping[int, BopModel],
-                models: Mapping[int, BopModel], chosen: set[int] | None) -> list[BopFrame]:
-    """Frames of a scene, all or those of the chosen images."""
+                models: Mapping[int, BopModel], listed: TargetList | None) -> list[BopFrame]:
+    """Frames of a scene, all or those of the listed images."""
     truth_path, camera_path = folder / "scene_gt.json", folder / "scene_camera.json"
     truth = by_number(read_json(truth_path), truth_path, list)
-    if chosen is not None:
-        if chosen - truth.keys():
-            raise BopError(f"{truth_path}: scene {scene_id}: image {min(chosen - truth.keys())} "
-                           "is missing, which is a target")
+    if listed is not None:
+        chosen = listed.choose(scene_id, truth.keys(), truth_path)
         truth = {im_id: truth[im_id] for im_id in truth if im_id in chosen}
     cameras = by_number(read_json(camera_path), camera_path, dict)
     instances = _instances(scene_id, folder, truth, known, models)

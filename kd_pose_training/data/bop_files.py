@@ -144,17 +144,6 @@ def boxes(items: Sequence[Mapping[str, Any]], key: str,
     return [box if box[2] > 0 and box[3] > 0 else None for box in array]
 
 
-def read_targets(path: Path) -> dict[int, set[int]]:
-    """Images by scene that a targets file names, e.g. test_targets_bop19.json."""
-    wanted: dict[int, set[int]] = {}
-    items = read_json(path, list)
-    for i, item in enumerate(items):
-        scene, image = (int(numbers(item, key, 1, f"{path}: entry {i}")[0])
-                        for key in ("scene_id", "im_id"))
-        wanted.setdefault(scene, set()).add(image)
-    return wanted
-
-
 def numbered_folders(folder: Path) -> list[tuple[int, Path]]:
     """Folders in a folder that have a number for a name, in its order."""
     if not folder.is_dir():

@@ -95,8 +95,20 @@ def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def table(summary: Mapping[str, Any]) -> str:
     """A summary as text, one line per object and one for the mean."""
-    rows = {**summary["objects"], "mean": summary["mean"]}
-    columns = [column for column in COLUMNS
+    timing = summary["timing_ms"].get("total", 0.0)
+    head = (f"{summary['boxes']} boxes, {summary['data']}, {summary['frames']} frames, "
+            f"{timing:.1f} ms a frame ({summary['engine']})")
+    return f"{head}\n{lay_out(summary['objects'], {'mean': summary['mean']}, COLUMNS)}"
+
+
+def lay_out(objects: Mapping[str, Mapping[str, Any]], below: Mapping[str, Mapping[str, Any]],
+            columns: Sequence[tuple[str, str, str]]) -> str:
+    """Rows by name, and further ones below a rule, as a table; columns: key, heading, format.
+
+    A column without any value is left out; "(S)" marks objects measured by ADD-S.
+    """
+    rows = {**objects, **below}
+    columns = [column for column in columns
                if any(row.get(column[0]) is not None for row in rows.values())]
     lines = [["object", *(heading for _, heading, _ in columns)]]
     for name, row in rows.items():
@@ -106,10 +118,8 @@ def table(summary: Mapping[str, Any]) -> str:
     text = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w)
                       for i, (cell, w) in enumerate(zip(line, widths))) for line in lines]
     rule = "-" * len(text[0])
-    timing = summary["timing_ms"].get("total", 0.0)
-    head = (f"{summary['boxes']} boxes, {summary['data']}, {summary['frames']} frames, "
-            f"{timing:.1f} ms a frame ({summary['engine']})")
-    return "\n".join([head, text[0], rule, *text[1:-1], rule, text[-1]])
+    end = len(text) - len(below)
+    return "\n".join([text[0], rule, *text[1:end], rule, *text[end:]])
 
 
 def _cell(value: Any, form: str) -> str:
@@ -130,11 +140,16 @@ def write_report(results: Mapping[str, EvaluationResult], path: str | Path,
             report["detector"] = result.detector
         report.setdefault("targets", {})[kind] = [_plain(item) for item in result.instances]
     report.update(notes or {})
+    write_json(report, path)
+    return report
+
+
+def write_json(data: Mapping[str, Any], path: str | Path) -> None:
+    """Write plain data as JSON, whole or not at all."""
     path = Path(path)
     beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    beside.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(beside, path)
-    return report
 
 
 def _plain(item: InstanceResult) -> dict[str, Any]:

@@ -174,6 +174,43 @@ def test_targets(tmp_path):
         BopDataset(tmp_path, "train", targets=name)
 
 
+def test_a_split_without_the_listed_images(tmp_path):
+    """``@!``: what a file names is left out, so that it can be tested on."""
+    write_set(tmp_path)
+    bop_folder.write_scene(tmp_path / "train/000009")
+    name = "test_targets_bop19.json"
+    write_json(tmp_path / name, [{"im_id": 10, "inst_count": 2, "obj_id": 5, "scene_id": 3},
+                                 {"im_id": 0, "inst_count": 1, "obj_id": 1, "scene_id": 3}])
+
+    def frames(split):
+        return [(f.scene_id, f.im_id) for f in BopDataset(tmp_path, split).frames]
+
+    assert frames(f"train@{name}") == [(3, 0), (3, 10)]
+    assert frames(f"train@!{name}") == [(3, 2), (9, 0), (9, 2), (9, 10)]
+    assert frames("train") == sorted(frames(f"train@{name}") + frames(f"train@!{name}"))
+    data = BopDataset(tmp_path, f"train@{name}")
+    assert data.targets == {(3, 10): {5: 2}, (3, 0): {1: 1}}
+    assert BopDataset(tmp_path, f"train@!{name}").targets == {}
+    assert BopDataset(tmp_path, "train").targets == {}
+    with pytest.raises(BopError, match="after '@' the name of a targets file"):
+        BopDataset(tmp_path, "train@")
+    with pytest.raises(BopError, match=r"other.json: no such file"):
+        BopDataset(tmp_path, "train@!other.json")
+    write_json(tmp_path / name, [{"im_id": 0, "obj_id": 1, "scene_id": 3}] * 2)
+    with pytest.raises(BopError, match="entry 1: object 1 of scene 3, image 0 is already"):
+        BopDataset(tmp_path, f"train@{name}")
+
+
+def test_the_evaluation_models_can_be_preferred(tmp_path):
+    write_set(tmp_path)
+    bop_folder.write_models(tmp_path, "models_eval", names=False)
+    data = BopDataset(tmp_path, "train", models="models_eval")
+    assert data.models[1].name == "obj_000001"
+    assert data.models[1].mesh_path.parent.name == "models_eval"
+    assert BopDataset(tmp_path, "train").models[1].name == "block"
+    assert BopDataset(tmp_path, "train", models="models_fine").models[1].name == "block"
+
+
 def test_opening_reads_no_picture(tmp_path, monkeypatch):
     write_set(tmp_path)
 
