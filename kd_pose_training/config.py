@@ -38,7 +38,10 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 class DataConfig:
     """Which pictures are learned from and how they enter the network.
 
-    ``train`` and ``val`` list BOP split folders as ``root:split``, e.g. ``data/objects:train``.
+    ``train`` and ``val`` list BOP split folders as ``root:split``, e.g. ``data/objects:train``;
+    ``data/bop/lm:test@list.json`` takes the images that ``data/bop/lm/list.json`` names,
+    ``test@!list.json`` all others. ``train_shares`` weighs the entries of ``train``: how large a
+    part of the samples is drawn from each; null draws every sample equally often.
     ``objects`` names the classes in the order of the network's outputs; empty means all objects
     of the first training folder, by their number. ``mean`` and ``std`` are per channel, in RGB
     order, on the 0..255 scale (the defaults are ImageNet's). ``variants``: so many fixed changes of
@@ -47,6 +50,7 @@ class DataConfig:
 
     train: tuple[str, ...]
     val: tuple[str, ...] = ()
+    train_shares: tuple[float, ...] | None = None
     objects: tuple[str, ...] = ()
     input_size: tuple[int, int] = (256, 256)
     crop_pad: float = 1.5
@@ -65,6 +69,10 @@ class DataConfig:
         for name in ("train", "val"):
             for entry in getattr(self, name):
                 _check(all(split_folder(entry)), name, entry, "'root:split', both non-empty")
+        if self.train_shares is not None:
+            _check(len(self.train_shares) == len(self.train) and min(self.train_shares) > 0
+                   and max(self.train_shares) < float("inf"), "train_shares", self.train_shares,
+                   f"null, or {len(self.train)} positive numbers, one for each entry of train")
         _check(len(set(self.objects)) == len(self.objects), "objects", self.objects,
                "each name once")
         _check(min(self.input_size) >= 32, "input_size", self.input_size,

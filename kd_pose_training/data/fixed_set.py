@@ -32,6 +32,11 @@ class FixedAugmentationSet(torch.utils.data.Dataset):
         return len(self.dataset)
 
     @property
+    def mix(self) -> tuple[tuple[int, float], ...]:
+        """Of the data set."""
+        return getattr(self.dataset, "mix", ())
+
+    @property
     def total(self) -> int:
         """Number of different samples."""
         return len(self.dataset) * self.variants

@@ -59,7 +59,7 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
         datasets: ``BopDataset`` objects.
         config: task, data and augmentation; ``data.objects`` is the order of the classes (empty:
             all objects of the sets, by number).
-        grid: the network's cells.
+        grid: the network's cells; None where only :meth:`picture` is asked for.
         train: with random changes; otherwise crops are what the runtime makes of true boxes.
         load_vertices: BOP model -> (n, 3) metres; the BOP reader's own by default.
         progress: show a bar while filling the cache.
@@ -69,7 +69,7 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
             does not fit into memory.
     """
 
-    def __init__(self, datasets: Sequence[Any], config: TrainConfig, grid: VoteGrid,
+    def __init__(self, datasets: Sequence[Any], config: TrainConfig, grid: VoteGrid | None,
                  train: bool, *, load_vertices: Callable[[Any], np.ndarray] | None = None,
                  progress: bool = True) -> None:
         self.config, self.grid, self.train = config, grid, train
@@ -91,6 +91,14 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
                              f"{config.data.min_visib}) in {len(self.frames)} frames")
         needed = sorted({number for number, _ in self.items})
         self.store = FrameStore(self.frames, config.data.cache, needed, progress)
+
+        counts = _samples_of(datasets, self.items)
+        empty = [entry for entry, count in zip(config.data.train, counts) if train and not count]
+        if config.data.train_shares and empty:
+            raise ValueError(f"data.train: {', '.join(empty)}: has a share of the training "
+                             "pictures, but no sample")
+        #: Samples and weight of each of the data sets, where the configuration weighs them.
+        self.mix = tuple(zip(counts, config.data.train_shares or ())) if train else ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -209,6 +217,13 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
             K_crop=torch.from_numpy(K_crop.astype(np.float32))[None],
             diameter=torch.from_numpy(diameters.astype(np.float32)),
             size_px=torch.from_numpy(sizes.astype(np.float32)), sample=torch.tensor([-1]))
+
+
+def _samples_of(datasets: Sequence[Any], items: Sequence[tuple[int, int]]) -> list[int]:
+    """Number of samples of each data set."""
+    ends = np.cumsum([len(dataset.frames) for dataset in datasets])
+    found = np.searchsorted([number for number, _ in items], ends)
+    return np.diff(found, prepend=0).tolist()
 
 
 def _classes(datasets: Sequence[Any], config: TrainConfig,

@@ -52,7 +52,8 @@ class Trainer:
 
     Args:
         task: the network and its losses.
-        train_set: map-style data set whose items are asked for as ``(index, sample_seed)``.
+        train_set: map-style data set whose items are asked for as ``(index, sample_seed)``; its
+            ``mix``, if it has one, is that of :class:`IterationSampler`.
         collate: list of samples -> batch with ``.to(device)``.
         config, optim: see :mod:`kd_pose_training.config`.
         folder: existing output folder.
@@ -128,7 +129,7 @@ class Trainer:
         config, log = self.config, self._open_log()
         sampler = IterationSampler(len(self.train_set), config.batch_size, config.seed,
                                    self.iteration, config.iterations, self.world.rank,
-                                   self.world.size)
+                                   self.world.size, getattr(self.train_set, "mix", ()))
         batches = self._batches(sampler)
         if self._random is not None:  # after the loader has been started: it draws, too
             store.set_random_state(self._random)

@@ -7,6 +7,7 @@ import random
 import signal
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from kd_pose_training.data.batch import collate
 from kd_pose_training.engine import checkpoint, distributed
 from kd_pose_training.engine.device import choose_numerics
 from kd_pose_training.engine.log import read_log
-from kd_pose_training.engine.sampler import IterationSampler
+from kd_pose_training.engine.sampler import IterationSampler, part_of
 from kd_pose_training.engine.schedule import AveragedWeights, build_optimizer, build_scheduler
 from kd_pose_training.engine.trainer import NonFiniteLoss
 
@@ -163,7 +164,70 @@ def test_sampler_is_a_function_of_seed_and_iteration():
     assert [a + b for a, b in zip(*halves)] == whole
 
 
+def test_weighed_parts_by_hand():
+    """Three quarters from the second part: one of every four draws is from the first."""
+    half = [part_of(i, [Fraction(1, 2), Fraction(1, 2)]) for i in range(4)]
+    assert half == [(1, 0), (0, 0), (1, 1), (0, 1)]
+    quarter = [part_of(i, [Fraction(1), Fraction(3)]) for i in range(8)]
+    assert [part for part, _ in quarter] == [1, 1, 1, 0] * 2
+    assert [draw for part, draw in quarter if part == 1] == list(range(6))
+    weights = [Fraction("0.1"), Fraction("0.25"), Fraction("0.65")]
+    found = [part_of(i, weights) for i in range(2000)]
+    for part, share in enumerate(weights):
+        draws = [draw for owner, draw in found if owner == part]
+        assert draws == list(range(len(draws)))  # none left out, none twice
+        assert len(draws) == 2000 * share
+    far = 10**15  # exact also where a float has no fractions left
+    assert [part_of(far + i, [Fraction(1), Fraction(3)])[0] for i in range(4)] == [1, 1, 1, 0]
+
+
+def test_parts_of_a_training_set_are_drawn_by_weight():
+    mix = ((3, 0.25), (20, 0.75))
+
+    def batches(start, stop, **more):
+        return list(IterationSampler(23, 8, 5, start, stop, mix=mix, **more))
+
+    whole = batches(0, 40)
+    assert whole[17:] == batches(17, 40)  # a pure function of seed and iteration
+    halves = [batches(0, 40, rank=rank, world=2) for rank in (0, 1)]
+    assert [a + b for a, b in zip(*halves)] == whole
+    for batch in whole:
+        assert sum(index < 3 for index, _ in batch) == 2
+    order = [index for batch in whole for index, _ in batch]
+    small, large = ([i for i in order if (i < 3) == first] for first in (True, False))
+    for epoch in range(12):  # each part has epochs of its own
+        assert sorted(small[3 * epoch:3 * epoch + 3]) == [0, 1, 2]
+        assert sorted(large[20 * epoch:20 * epoch + 20]) == list(range(3, 23))
+    assert len({seed for batch in whole for _, seed in batch}) == 320
+    plain = list(IterationSampler(23, 8, 5, 0, 9))
+    assert plain == list(IterationSampler(23, 8, 5, 0, 9, mix=((23, 7.0),)))
+
+
+def test_the_trainer_draws_as_its_data_set_weighs(tmp_path):
+    class Weighed:
+        mix = ((4, 1.0), (20, 3.0))
+        drawn: list[int] = []
+
+        def __init__(self, data):
+            self.data = data
+
+        def __len__(self):
+            return len(self.data)
+
+        def __getitem__(self, key):
+            self.drawn.append(key[0])
+            return self.data[key]
+
+    trainer = make_trainer(tmp_path, iterations=3)
+    trainer.train_set = Weighed(trainer.train_set)
+    trainer.run()
+    assert [sum(index < 4 for index in Weighed.drawn[i:i + 4]) for i in (0, 4, 8)] == [1, 1, 1]
+
+
 def test_sampler_mistakes():
+    for mix in (((10, 1.0), (0, 1.0)), ((4, 1.0), (5, 1.0))):
+        with pytest.raises(ValueError, match="together they must be 10"):
+            IterationSampler(10, 5, 0, 0, 1, mix=mix)
     with pytest.raises(ValueError, match="empty"):
         IterationSampler(0, 4, 0, 0, 1)
     with pytest.raises(ValueError, match="batch_size 5.*2"):

@@ -19,6 +19,7 @@ from kd_pose_training.config import AugmentConfig, DataConfig, TrainConfig
 from kd_pose_training.data import augment, frame_cache
 from kd_pose_training.data.amodal import amodal_box, support_points
 from kd_pose_training.data.batch import collate
+from kd_pose_training.data.fixed_set import FixedAugmentationSet
 from kd_pose_training.data.object_dataset import ObjectVoteDataset, object_specs
 
 torch.set_num_threads(1)
@@ -31,6 +32,31 @@ def make_set(task="object_votes", train=True, bop=None, size=(128, 128), strides
                          augmentation)
     return ObjectVoteDataset([bop or FakeBop()], config, VoteGrid(size, strides), train,
                              load_vertices=load_vertices, progress=False)
+
+
+def test_data_sets_are_mixed_by_share():
+    one, two = FakeBop(2), FakeBop(3, seed=1)
+    config = TrainConfig(DataConfig(("a:x", "b:y"), input_size=(128, 128),
+                                    train_shares=(0.25, 0.75)), augment=PLAIN)
+    grid = VoteGrid((128, 128), (8, 16, 32))
+
+    def mix(*sets, train=True, config=config):
+        return ObjectVoteDataset(sets, config, grid, train, load_vertices=load_vertices,
+                                 progress=False).mix
+
+    alone = [len(ObjectVoteDataset([bop], config, grid, False, load_vertices=load_vertices,
+                                   progress=False)) for bop in (one, two)]
+    assert mix(one, two) == ((alone[0], 0.25), (alone[1], 0.75))
+    assert FixedAugmentationSet(ObjectVoteDataset(
+        [one, two], config, grid, True, load_vertices=load_vertices, progress=False),
+        2).mix == mix(one, two)
+    assert mix(one, two, train=False) == ()
+    equal = dataclasses.replace(config, data=dataclasses.replace(config.data, train_shares=None))
+    assert mix(one, two, config=equal) == ()
+    nothing = FakeBop(2)
+    nothing.frames = []
+    with pytest.raises(ValueError, match="data.train: b:y: has a share"):
+        mix(one, nothing)
 
 
 def tensors(batch):

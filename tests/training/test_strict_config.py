@@ -98,7 +98,8 @@ def test_saved_configuration_reads_back_equal(tmp_path):
 
 @pytest.mark.parametrize("section, key, value", [
     ("data", "train", []), ("data", "train", ["folder"]), ("data", "input_size", [8, 8]),
-    ("data", "crop_pad", 0.5), ("data", "objects", ["a", "a"]), ("augment", "zoom", [2, 1]),
+    ("data", "crop_pad", 0.5), ("data", "train_shares", []), ("data", "train_shares", [1.0, 1.0]),
+    ("data", "train_shares", [0.0]), ("data", "objects", ["a", "a"]), ("augment", "zoom", [2, 1]),
     ("model", "strides", [8, 32]), ("model", "fpn_channels", 100), ("model", "num_keypoints", 5),
     ("optim", "lr", 0), ("optim", "betas", [0.9, 1.0]), ("trainer", "iterations", 0),
     ("trainer", "ema_decay", 1.0), ("loss", "knee", 0),
