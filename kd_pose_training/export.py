@@ -17,7 +17,6 @@ import platform
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,24 @@ import torch
 from torch import Tensor, nn
 
 from kd_pose.backends import open_session
-from kd_pose.manifest import METADATA_KEY, Manifest, ObjectSpec, read_manifest
+from kd_pose.manifest import (
+    METADATA_KEY,
+    DenseManifest,
+    Manifest,
+    ObjectManifest,
+    ObjectSpec,
+    read_manifest,
+)
 from kd_pose_training.config import TrainConfig, from_dict, split_folder, to_dict
 from kd_pose_training.engine.checkpoint import BEST, LAST, load_checkpoint
 from kd_pose_training.models import build_model
+from kd_pose_training.models.codenet import STRIDE
 
 OPSET = 18  # read by onnxruntime 1.14 and later and by TensorRT 10
 IR_VERSION = 10  # older engines refuse files that only claim to be newer
-SCORE_TOLERANCE = 1e-4  # absolute, scores are 0..1
-OFFSET_TOLERANCE = 1e-3  # relative to the largest offset of the comparison
+# Allowed differences: absolute of what is 0..1, of offsets relative to the largest.
+TOLERANCES = {"scores": 1e-4, "offsets": 1e-3, "masks": 1e-4, "codes": 1e-4}
+RELATIVE = ("offsets",)
 PARITY_BATCHES = (1, 3)
 
 
@@ -43,7 +51,9 @@ class ExportError(ValueError):
 
 
 class ExportedNetwork(nn.Module):
-    """What the file computes: scores instead of logits."""
+    """What the file of a vote network computes: scores instead of logits."""
+
+    outputs: tuple[str, ...] = ("scores", "offsets")
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -55,17 +65,28 @@ class ExportedNetwork(nn.Module):
         return logits.sigmoid(), offsets
 
 
-@dataclass(frozen=True)
-class Parity:
-    """Largest differences between the file and torch. scores: absolute. offsets: relative to the
-    largest offset."""
+class ExportedCodeNetwork(ExportedNetwork):
+    """What the file of a dense network computes: probabilities instead of logits."""
 
-    scores: float
-    offsets: float
+    outputs = ("masks", "codes")
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) -> masks (B, C, H/2, W/2), codes (B, C, bits, H/2, W/2)."""
+        masks, codes = self.network(image)
+        return masks.sigmoid(), codes.sigmoid()
+
+
+class Parity(dict[str, float]):
+    """Largest difference of each output between the file and torch, in the units of
+    ``TOLERANCES``."""
 
     @property
     def holds(self) -> bool:
-        return self.scores <= SCORE_TOLERANCE and self.offsets <= OFFSET_TOLERANCE
+        return all(value <= TOLERANCES[name] for name, value in self.items())
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name} by {value:.2g} (allowed {TOLERANCES[name]:g})"
+                         for name, value in self.items())
 
 
 def export(checkpoint: str | Path, output: str | Path, *, use_ema: bool = True,
@@ -94,7 +115,8 @@ def export(checkpoint: str | Path, output: str | Path, *, use_ema: bool = True,
         raise ExportError(f"{output}: the file's name must end in .onnx")
     state = load_checkpoint(checkpoint)
     config = from_dict(state["config"], str(checkpoint))
-    network = ExportedNetwork(_network(state, config, use_ema)).eval()
+    kind = ExportedCodeNetwork if config.task == "object_codes" else ExportedNetwork
+    network = kind(_network(state, config, use_ema)).eval()
     note = "given"
     if inputs is None:
         inputs, note = real_inputs(config)
@@ -106,11 +128,10 @@ def export(checkpoint: str | Path, output: str | Path, *, use_ema: bool = True,
         if not parity.holds:
             raise ExportError(
                 f"{output}: not written, since the ONNX file does not compute what torch "
-                f"computes: scores differ by {parity.scores:.2g} (allowed {SCORE_TOLERANCE:g}), "
-                f"offsets by {parity.offsets:.2g} of the largest (allowed {OFFSET_TOLERANCE:g})")
+                f"computes; they differ in {parity}")
         notes = _provenance(state, checkpoint, use_ema, opset)
-        notes["parity"] = {**dataclasses.asdict(parity), "pictures": note}
-        manifest = _manifest(config, state["objects"], notes, metrics or {}, score_threshold)
+        notes["parity"] = {**parity, "pictures": note}
+        manifest = _manifest(config, state, notes, metrics or {}, score_threshold)
         embed_manifest(beside, manifest)
         os.replace(beside, output)
     finally:
@@ -133,7 +154,8 @@ def find_checkpoint(path: str | Path) -> Path:
     raise ExportError(f"{path}: holds neither {BEST} nor {LAST}; is it the folder of a run?")
 
 
-def write_graph(network: nn.Module, input_size: tuple[int, int], path: Path, opset: int) -> None:
+def write_graph(network: ExportedNetwork, input_size: tuple[int, int], path: Path,
+                opset: int) -> None:
     """Trace the network and write its graph with a free batch size, weights included.
 
     Args:
@@ -145,7 +167,7 @@ def write_graph(network: nn.Module, input_size: tuple[int, int], path: Path, ops
     with _quiet_exporter():
         program = torch.onnx.export(
             network, (example,), dynamo=True, input_names=["image"],
-            output_names=["scores", "offsets"], opset_version=opset, verbose=False,
+            output_names=list(network.outputs), opset_version=opset, verbose=False,
             dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},))
     model = program.model_proto
     model.ir_version = min(model.ir_version, IR_VERSION)
@@ -192,24 +214,26 @@ def parity_inputs(input_size: tuple[int, int], real: np.ndarray | None) -> list[
 
 
 @torch.no_grad()
-def measure_parity(network: nn.Module, path: Path, batches: Sequence[np.ndarray]) -> Parity:
+def measure_parity(network: ExportedNetwork, path: Path, batches: Sequence[np.ndarray]) -> Parity:
     """Largest differences of the file's outputs, by the runtime's engine on the CPU, to torch."""
     session = open_session(path, "onnxruntime", "cpu", threads=2)
-    scores, offsets = 0.0, 0.0
+    parity = Parity(dict.fromkeys(network.outputs, 0.0))
     try:
         for batch in batches:
-            expected = [value.numpy() for value in network(torch.from_numpy(batch))]
+            expected = network(torch.from_numpy(batch))
             found = session.run({"image": batch})
-            for name, value in zip(("scores", "offsets"), expected):
+            for name, value in zip(network.outputs, expected):
+                value = value.numpy()
                 if found[name].shape != value.shape:
                     raise ExportError(f"{path}: {name} has the shape {found[name].shape}, "
                                       f"torch gives {value.shape}")
-            scores = _larger(scores, np.abs(found["scores"] - expected[0]).max())
-            scale = max(float(np.abs(expected[1]).max()), 1e-6)
-            offsets = _larger(offsets, np.abs(found["offsets"] - expected[1]).max() / scale)
+                difference = np.abs(found[name] - value).max()
+                if name in RELATIVE:
+                    difference = difference / max(float(np.abs(value).max()), 1e-6)
+                parity[name] = _larger(parity[name], difference)
     finally:
         session.close()
-    return Parity(scores, offsets)
+    return parity
 
 
 def _larger(a: float, b: float) -> float:
@@ -238,13 +262,12 @@ def _samples(config: TrainConfig, root: str, split: str, count: int) -> np.ndarr
     from kd_pose_training.data.object_dataset import ObjectVoteDataset
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache="none"))
     dataset = BopDataset(root, split, objects=config.data.objects or None)
-    grid = build_model(config.model).grid(config.data.input_size)
-    samples = ObjectVoteDataset([dataset], config, grid, False)
+    samples = ObjectVoteDataset([dataset], config, None, False)  # no cells: only pictures
     chosen = np.linspace(0, len(samples) - 1, count).astype(int)
-    return np.concatenate([samples[int(index)].images.numpy() for index in chosen])
+    return np.concatenate([samples.picture(int(index)).numpy() for index in chosen])
 
 
-def embed_manifest(path: Path, manifest: Manifest) -> None:
+def embed_manifest(path: Path, manifest: ObjectManifest) -> None:
     """Put a manifest into an ONNX file, in place of the one that it may have.
 
     The file is replaced whole or not at all, and read back by the runtime's own reader.
@@ -270,7 +293,7 @@ def embed_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def set_manifest_metrics(path: str | Path, metrics: Mapping[str, Any],
-                         covariance_scale: float | None = None) -> Manifest:
+                         covariance_scale: float | None = None) -> ObjectManifest:
     """Note in an exported file what it scored, and the calibrated scale of its covariance.
 
     Raises:
@@ -305,16 +328,22 @@ def _network(state: Mapping[str, Any], config: TrainConfig, use_ema: bool) -> nn
     return network
 
 
-def _manifest(config: TrainConfig, objects: Sequence[Mapping[str, Any]], training: dict,
-              metrics: Mapping[str, Any], score_threshold: float | None) -> Manifest:
-    extra = {} if score_threshold is None else {"score_threshold": score_threshold}
-    return Manifest(
-        task=config.task, input_size=config.data.input_size, mean=config.data.mean,
-        std=config.data.std, channel_order="rgb", strides=config.model.strides,
-        anchor_scale=config.model.anchor_scale, num_keypoints=config.model.num_keypoints,
-        objects=tuple(ObjectSpec(**spec) for spec in objects), crop_pad=config.data.crop_pad,
-        cells_per_instance=config.data.cells_per_instance, training=_plain(training),
-        metrics=_plain(metrics), producer=f"kd_pose {package_version()}", **extra)
+def _manifest(config: TrainConfig, state: Mapping[str, Any], training: dict,
+              metrics: Mapping[str, Any], score_threshold: float | None) -> ObjectManifest:
+    data = config.data
+    common: dict[str, Any] = dict(
+        task=config.task, input_size=data.input_size, mean=data.mean, std=data.std,
+        channel_order="rgb", objects=tuple(ObjectSpec(**spec) for spec in state["objects"]),
+        crop_pad=data.crop_pad, training=_plain(training), metrics=_plain(metrics),
+        producer=f"kd_pose {package_version()}")
+    if score_threshold is not None:
+        common["score_threshold"] = score_threshold
+    if config.task == "object_codes":
+        return DenseManifest(**common, code_tables=tuple(state["code_tables"]), stride=STRIDE)
+    return Manifest(**common, strides=config.model.strides,
+                    anchor_scale=config.model.anchor_scale,
+                    num_keypoints=config.model.num_keypoints,
+                    cells_per_instance=data.cells_per_instance)
 
 
 def _provenance(state: Mapping[str, Any], checkpoint: Path, use_ema: bool,

@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--raw-weights", action="store_true",
                         help="take the last weights instead of the averaged ones")
     parser.add_argument("--score-threshold", type=float, metavar="S",
-                        help="default threshold on cell scores, 0 to 1")
+                        help="default threshold on cell or mask scores, 0 to 1")
     parser.add_argument("--metrics", type=Path, metavar="REPORT.json",
                         help="report of kd-pose-train evaluate whose summary goes into the file")
     parser.set_defaults(run=_run)
@@ -43,10 +43,11 @@ def _run(options: argparse.Namespace) -> int:
     path = export(options.checkpoint, options.out, use_ema=not options.raw_weights,
                   score_threshold=options.score_threshold, metrics=metrics)
     manifest = read_manifest(path)
-    parity = manifest.training["parity"]
+    parity = ", ".join(f"{value:.1e} ({name})" for name, value in manifest.training[
+        "parity"].items() if name != "pictures")
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB, {manifest.task}, "
           f"{len(manifest.objects)} objects, iteration {manifest.training['iteration']}; agrees "
-          f"with torch to {parity['scores']:.1e} (scores) and {parity['offsets']:.1e} (offsets)")
+          f"with torch to {parity}")
     return 0
 
 

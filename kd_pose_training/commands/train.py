@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kd_pose_training.config import TrainConfig
+    from kd_pose_training.tasks.object_codes import CodesTask
     from kd_pose_training.tasks.object_votes import VotesTask
 
 _EPILOG = """\
@@ -41,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
     """Add the subcommand ``train``."""
     parser = subparsers.add_parser(
         "train", help="train a network on BOP folders", epilog=_EPILOG,
-        description="Train a vote network (poses or detector) as a configuration file says.",
+        description="Train a network (poses or detector) as a configuration file says.",
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="YAML file, see config/training/")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER",
@@ -71,9 +72,8 @@ def train(config: TrainConfig, output_dir: str | Path, resume: bool = False) -> 
         ValueError: the folder is not empty and ``resume`` is off, the checkpoint belongs to
             another configuration, or data and configuration do not fit together.
     """
-    from kd_pose_training.data.batch import collate
     from kd_pose_training.data.fixed_set import FixedAugmentationSet
-    from kd_pose_training.data.object_dataset import ObjectVoteDataset
+    from kd_pose_training.data.samples import make_samples
     from kd_pose_training.engine import checkpoint, distributed
     from kd_pose_training.engine.trainer import Trainer
 
@@ -84,10 +84,10 @@ def train(config: TrainConfig, output_dir: str | Path, resume: bool = False) -> 
         distributed.barrier()
         datasets = open_datasets(config.data.train, config.data.objects)
         config, specs = resolve(config, datasets)
-        header = make_header(config, specs)
-        task = build_task(config, header["objects"])
-        grid = task.network.grid(config.data.input_size)
-        train_set = ObjectVoteDataset(datasets, config, grid, True)
+        samples = make_samples(config, specs, datasets)
+        header = make_header(config, specs, samples.code_tables)
+        task = build_task(config, header["objects"], samples.code_tables)
+        train_set = samples.dataset(datasets, task.network, True)
         if config.data.variants:
             train_set = FixedAugmentationSet(train_set, config.data.variants)
         if config.distill and config.distill.cache:
@@ -96,8 +96,8 @@ def train(config: TrainConfig, output_dir: str | Path, resume: bool = False) -> 
         if config.data.val and world.is_main:
             val_sets = open_datasets(config.data.val, config.data.objects)
             validate = make_validation(
-                task, ObjectVoteDataset(val_sets, config, grid, False), config)
-        trainer = Trainer(task, train_set, collate, config.trainer, config.optim, folder,
+                task, samples.dataset(val_sets, task.network, False), config, samples.collate)
+        trainer = Trainer(task, train_set, samples.collate, config.trainer, config.optim, folder,
                           header=header, world=world, num_workers=config.data.num_workers,
                           validate=validate)
         last = folder / checkpoint.LAST
@@ -149,18 +149,23 @@ def resolve(config: TrainConfig, datasets: Sequence[Any]) -> tuple[TrainConfig, 
     return config, list(specs)
 
 
-def make_header(config: TrainConfig, specs: Sequence[Any]) -> dict:
-    """What every checkpoint carries besides weights: plain ``config`` and ``objects``."""
+def make_header(config: TrainConfig, specs: Sequence[Any],
+                code_tables: Sequence[str] = ()) -> dict:
+    """What every checkpoint carries besides weights: plain ``config`` and ``objects``, and of a
+    dense network ``code_tables``, the meaning of its codes by object."""
     from kd_pose_training.config import to_dict
     from kd_pose_training.strict import to_dict as plain
-    return {"config": to_dict(config), "objects": [plain(spec) for spec in specs]}
+    header = {"config": to_dict(config), "objects": [plain(spec) for spec in specs]}
+    return {**header, "code_tables": list(code_tables)} if code_tables else header
 
 
-def build_task(config: TrainConfig, objects: Sequence[dict] = ()) -> VotesTask:
+def build_task(config: TrainConfig, objects: Sequence[dict] = (),
+               code_tables: Sequence[str] = ()) -> VotesTask | CodesTask:
     """Network (from the seed, or from ``model.weights``) with its losses, and its teacher.
 
     Raises:
-        ValueError: weights or teacher do not fit; ``objects`` are the specs that both must share.
+        ValueError: weights or teacher do not fit; ``objects`` and ``code_tables`` are what both
+            must share.
     """
     import torch
 
@@ -170,10 +175,13 @@ def build_task(config: TrainConfig, objects: Sequence[dict] = ()) -> VotesTask:
     network = build_model(config.model)
     if config.model.weights:
         load_start_weights(network, config.model.weights)
+    if config.task == "object_codes":
+        from kd_pose_training.tasks.object_codes import CodesTask
+        return CodesTask(network, config.codes)
     if config.distill is None:
         return VotesTask(network, config.data.input_size, config.loss, config.task)
-    from kd_pose_training.distill.votes_task import build_distilled_task
     from kd_pose_training.distill.teacher import load_teacher
+    from kd_pose_training.distill.votes_task import build_distilled_task
     # Built last: the teacher must not change what the seed gives the student.
     teacher = load_teacher(config.distill.teacher, config, objects)
     return build_distilled_task(network, teacher, config)
@@ -235,23 +243,26 @@ def check_same_run(header: Mapping[str, Any], state: Mapping[str, Any], path: Pa
     Raises:
         ValueError: names every differing key with both values.
     """
-    old, new = _flatten(state["config"]), _flatten(header["config"])
+    from kd_pose_training.config import from_dict, to_dict
+    # Read anew: a run of an earlier version lacks the settings that have been added since.
+    old = _flatten(to_dict(from_dict(state["config"], str(path))))
+    new = _flatten(header["config"])
     free = {f"{section}.{key}" for section, keys in _FREE_KEYS.items() for key in keys}
     changed = [f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
                for key in sorted(old.keys() | new.keys())
                if old.get(key) != new.get(key) and key not in free]
     if changed:
         raise ValueError(f"{path}: was trained with other settings: {'; '.join(changed)}")
-    if list(state["objects"]) != list(header["objects"]):
+    if any(list(state.get(key, ())) != list(header.get(key, ()))
+           for key in ("objects", "code_tables")):
         raise ValueError(f"{path}: the objects' models have changed since the run was started")
 
 
-def make_validation(task: VotesTask, dataset: Any,
-                    config: TrainConfig) -> Callable[[Any], Mapping[str, float]]:
+def make_validation(task: VotesTask | CodesTask, dataset: Any, config: TrainConfig,
+                    collate: Callable) -> Callable[[Any], Mapping[str, float]]:
     """Function of a network: its averaged terms over the same validation samples every time."""
     from torch.utils.data import DataLoader
 
-    from kd_pose_training.data.batch import collate
     from kd_pose_training.engine.sampler import sample_seed
     from kd_pose_training.engine.trainer import init_worker
 
@@ -265,7 +276,7 @@ def make_validation(task: VotesTask, dataset: Any,
 
     def validate(network: Any) -> dict[str, float]:
         import torch
-        device = task.centers.device
+        device = next(task.network.parameters()).device
         loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate,
                             num_workers=config.data.num_workers, worker_init_fn=init_worker,
                             generator=torch.Generator().manual_seed(0))

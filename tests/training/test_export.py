@@ -131,9 +131,11 @@ def test_another_graph_is_refused_and_nothing_is_written(run_folder, model_path,
 
 
 def test_a_small_difference_passes_and_a_larger_one_does_not():
-    assert module.Parity(1e-4, 1e-3).holds
-    assert not module.Parity(2e-4, 0.0).holds and not module.Parity(0.0, 2e-3).holds
-    assert not module.Parity(module._larger(0.0, float("nan")), 0.0).holds
+    def holds(scores, offsets):
+        return module.Parity(scores=scores, offsets=offsets).holds
+
+    assert holds(1e-4, 1e-3) and not holds(2e-4, 0.0) and not holds(0.0, 2e-3)
+    assert not holds(module._larger(0.0, float("nan")), 0.0)
 
 
 def test_real_pictures_are_compared_too(run_folder, model_path, tmp_path, monkeypatch):
