@@ -12,8 +12,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMAND_MODULES = ("make_objects", "synth_objects", "train", "export", "evaluate",
-                   "bop_score")
+COMMAND_MODULES = ("make_objects", "synth_objects", "synth_people", "train", "export", "evaluate",
+                   "experiment", "bop_score")
 
 _EPILOG = """\
 from meshes to a model on a robot:

@@ -91,6 +91,9 @@ class TeacherCache:
             theirs = json.loads((self.folder / KEY_FILE).read_text())
         except (OSError, ValueError) as error:
             raise CacheError(f"{self.folder / KEY_FILE}: cannot be read: {error}") from error
+        # More arrays than are wanted now (maps, for example) do no harm.
+        theirs["shapes"] = {name: shape for name, shape in (theirs.get("shapes") or {}).items()
+                            if name in self.key["shapes"]}
         changed = [f"{name} was {_short(theirs.get(name))}, now {_short(self.key.get(name))}"
                    for name in sorted(theirs.keys() | self.key.keys())
                    if theirs.get(name) != self.key.get(name)]

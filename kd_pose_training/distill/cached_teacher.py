@@ -33,8 +33,7 @@ def cache_key(config: TrainConfig) -> dict[str, Any]:
     digest = hashlib.sha256(Path(config.distill.teacher).read_bytes()).hexdigest()
     numerics = choose_numerics(config.trainer.device, config.trainer.precision, True)
     return {"teacher": digest, "data": data, "augment": to_dict(config)["augment"],
-            "task": config.task, "strides": list(config.model.strides),
-            "precision": str(numerics.autocast)}
+            "task": config.task, "precision": str(numerics.autocast)}
 
 
 def fill_cache(teacher: Teacher, samples: FixedAugmentationSet, config: TrainConfig,

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kd_pose_training.config import TrainConfig, from_dict
+from kd_pose_training.distill.frozen import Frozen
 from kd_pose_training.engine.checkpoint import load_checkpoint
 from kd_pose_training.models import build_model
 from kd_pose_training.models.votenet import VoteNet
@@ -41,7 +42,7 @@ class TeacherError(ValueError):
     """A teacher that cannot teach this student; the message names the file."""
 
 
-class Teacher(nn.Module):
+class Teacher(Frozen):
     """A frozen network that answers in the student's classes.
 
     Args:
@@ -53,18 +54,10 @@ class Teacher(nn.Module):
     def __init__(self, network: VoteNet, classes: Sequence[int],
                  input_size: tuple[int, int]) -> None:
         super().__init__()
-        self.network = network.requires_grad_(False)
+        self.network = network
         self.grid = network.grid(input_size)
         self.register_buffer("classes", torch.tensor(classes, dtype=torch.long), persistent=False)
-        self.eval()
-
-    def train(self, mode: bool = True) -> Teacher:
-        """Stays in eval mode: batch statistics and averages must not move."""
-        return super().train(False)
-
-    def requires_grad_(self, requires_grad: bool = True) -> Teacher:
-        """Stays frozen."""
-        return super().requires_grad_(False)
+        self.freeze()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

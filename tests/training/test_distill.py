@@ -14,8 +14,8 @@ from helpers.fake_votes import FakeVotes
 from kd_pose.votes import VoteGrid
 from kd_pose_training.config import LossConfig, ModelConfig, OptimConfig, TrainerConfig, from_dict
 from kd_pose_training.data.batch import collate
-from kd_pose_training.distill.align import bring_to_members, frame_size, keypoint_trust
-from kd_pose_training.distill.config import AlignTerm, DistillConfig, FeatureTerm, NaiveTerm
+from kd_pose_training.distill.align import bring_to_members, frame_size
+from kd_pose_training.distill.config import AlignTerm, DistillConfig
 from kd_pose_training.distill.selection import box_weights, change_branch, select_votes
 from kd_pose_training.distill.teacher import Teacher, TeacherError, load_teacher
 from kd_pose_training.distill.votes_task import DistilledVotesTask
@@ -362,8 +362,9 @@ def test_missing_damaged_and_partial_files_are_refused(tmp_path):
 @pytest.mark.parametrize("change, message", [
     ({"teacher": ""}, "teacher"), ({"align": {"weight": -1.0}}, "weight"),
     ({"max_error": -1.0}, "max_error"), ({"score_threshold": 2.0}, "score_threshold"),
-    ({"align": {"preset": "custom"}}, "custom"), ({"align": {"alignment": {"blur": 0.1}}}, "custom"),
-    ({"align": {"preset": "best"}}, "preset"), ({"align": None}, "at least one"),
+    ({"align": {"preset": "custom"}}, "custom"),
+    ({"align": {"alignment": {"blur": 0.1}}}, "custom"), ({"align": {"preset": "best"}}, "preset"),
+    ({"align": None}, "at least one"),
     ({"naive": {"vote_weight": -1.0}}, "vote_weight"), ({"cache": "there"}, "data.variants"),
     ({"features": {"temperature": 0.0}}, "temperature")])
 def test_bad_sections_are_refused(change, message):

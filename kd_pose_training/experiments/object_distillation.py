@@ -1,0 +1,183 @@
+"""Does distillation help a vote network? Teacher, students of several kinds, the same budget.
+
+    FOLDER/teacher                   the run that teaches
+    FOLDER/cache                     its answers to the fixed augmentation set
+    FOLDER/start/seed<n>             what all students of a seed share
+    FOLDER/<arm>/seed<n>             a student; result.json is written last and marks it done
+    FOLDER/table.md, result.json, curves.png, votes.png
+
+Whatever is finished is not done again; a training that was stopped goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kd_pose_training.experiments.config import ExperimentConfig
+
+if TYPE_CHECKING:
+    from kd_pose_training.config import TrainConfig
+
+RESULT = "result.json"
+TEACHER, START, CACHE = "teacher", "start", "cache"
+
+
+def run_experiment(config: ExperimentConfig, folder: str | Path,
+                   only: Sequence[str] = ()) -> Path:
+    """Do what is missing of an experiment, then write its summary.
+
+    Args:
+        only: names of arms; empty: all.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: a recipe or a run of another configuration; the message names it.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _make_data(config)
+    arms = [name for name in config.arms if not only or name in only]
+    first = [(TEACHER, 0)] + [(START, seed) for seed in config.seeds if config.start_iterations]
+    _run_jobs(config, folder, first)
+    _fill_cache(config, folder)
+    # Seed by seed: an experiment that is stopped has compared all arms on fewer seeds.
+    _run_jobs(config, folder, [(name, seed) for seed in config.seeds for name in arms])
+    from kd_pose_training.experiments.summary import write_summary
+    write_summary(config, folder)
+    return folder
+
+
+def _make_data(config: ExperimentConfig) -> None:
+    """Meshes and the rendered set, unless they are there; goes on with an unfinished set."""
+    from kd_pose_training.synthetic.generate import synthesise
+    from kd_pose_training.synthetic.objects_file import load_objects
+    from kd_pose_training.synthetic.settings import load_settings
+    from kd_pose_training.synthetic.shipped_objects import write_shipped_objects
+    meshes = Path(config.meshes)
+    if not (meshes / "objects.yaml").exists():
+        write_shipped_objects(meshes)
+    synthesise(load_objects([meshes], None), load_settings(Path(config.synth), ()),
+               Path(config.data))
+
+
+def job_folder(folder: Path, name: str, seed: int) -> Path:
+    """Where a training lives."""
+    return folder / TEACHER if name == TEACHER else folder / name / f"seed{seed}"
+
+
+def recipe(config: ExperimentConfig, folder: Path, name: str, seed: int) -> TrainConfig:
+    """The training configuration of a job."""
+    from kd_pose_training.config import load_config
+    if name == TEACHER:
+        return load_config(config.teacher)
+    sets = [f"trainer.seed={seed}"]
+    if name == START:
+        return load_config(config.student, [*sets,
+                                            f"trainer.iterations={config.start_iterations}"])
+    sets += [f"trainer.iterations={config.iterations}", f"data.variants={config.variants}"]
+    if config.start_iterations:
+        sets.append(f"model.weights={job_folder(folder, START, seed) / 'last.pt'}")
+    if config.arms[name].set:
+        sets += [f"distill.teacher={job_folder(folder, TEACHER, 0) / 'last.pt'}",
+                 f"distill.cache={folder / CACHE}"]
+    return load_config(config.student, [*sets, *config.arms[name].set])
+
+
+def _run_jobs(config: ExperimentConfig, folder: Path, jobs: list[tuple[str, int]]) -> None:
+    """Train and evaluate what is missing, ``config.jobs`` at a time."""
+    missing = [job for job in jobs if not (job_folder(folder, *job) / RESULT).exists()]
+    if not missing:
+        return
+    from tqdm import tqdm
+    with ProcessPoolExecutor(config.jobs, mp_context=get_context("spawn")) as pool:
+        running = {pool.submit(run_job, config, folder, *job): job for job in missing}
+        with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit=" runs") as bar:
+            try:
+                for future in as_completed(running):
+                    name, seed = running[future]
+                    mean = future.result()["metrics"]["mean"]
+                    bar.update()
+                    tqdm.write(f"{name} seed {seed}: ADD(-S)-0.1d {mean['add_recall']:.1%}")
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+
+def run_job(config: ExperimentConfig, folder: Path, name: str, seed: int) -> dict[str, Any]:
+    """One training with its evaluation on the validation split, true boxes.
+
+    Returns:
+        What ``result.json`` holds: metrics, last validation, seconds.
+    """
+    from kd_pose_training.commands.train import train
+    where, settings = job_folder(folder, name, seed), recipe(config, folder, name, seed)
+    started = time.time()
+    train(settings, where, resume=where.is_dir())
+    return score_run(where, settings, name=name, seed=seed,
+                     seconds=round(time.time() - started, 1))
+
+
+def score_run(where: Path, settings: TrainConfig, **notes: Any) -> dict[str, Any]:
+    """Export a finished run, evaluate it on its validation split, write ``result.json``."""
+    from kd_pose_training.config import split_folder
+    from kd_pose_training.data.bop import BopDataset
+    from kd_pose_training.engine.checkpoint import LAST
+    from kd_pose_training.evaluation.object_pose import evaluate
+    from kd_pose_training.evaluation.report import summarise, write_json
+    from kd_pose_training.export import export
+    model = export(where / LAST, where / "model.onnx")
+    dataset = BopDataset(*split_folder(settings.data.val[0]))
+    found = evaluate(model, None, dataset, boxes="oracle", min_visib=settings.data.min_visib,
+                     threads=settings.trainer.threads, progress=False)
+    result = {**notes, "metrics": summarise(found), "errors": relative_errors(found),
+              "validation": _last_validation(where)}
+    write_json(result, where / RESULT)
+    return result
+
+
+def relative_errors(found: Any) -> dict[str, list[float | None]]:
+    """ADD(-S) in diameters of every target, by object; None where nothing was found."""
+    errors: dict[str, list[float | None]] = {}
+    for item in found.instances:
+        value = None if item.error is None else round(item.error / item.diameter, 5)
+        errors.setdefault(item.name, []).append(value)
+    return errors
+
+
+def _last_validation(folder: Path) -> dict[str, float]:
+    values: dict[str, float] = {}
+    for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if entry["kind"] == "val":
+            values = {key: value for key, value in entry.items() if isinstance(value, float)}
+    return values
+
+
+def _fill_cache(config: ExperimentConfig, folder: Path) -> None:
+    """Ask the teacher once, with its maps, before several trainings want to at a time."""
+    from kd_pose_training.commands.train import make_header, open_datasets, resolve
+    from kd_pose_training.data.fixed_set import FixedAugmentationSet
+    from kd_pose_training.data.object_dataset import ObjectVoteDataset
+    from kd_pose_training.distill.cached_teacher import fill_cache
+    from kd_pose_training.distill.teacher import load_teacher
+    from kd_pose_training.models import build_model
+    taught = [name for name, arm in config.arms.items() if arm.set]
+    if not taught:
+        return
+    settings = recipe(config, folder, taught[0], config.seeds[0])
+    datasets = open_datasets(settings.data.train, settings.data.objects)
+    settings, specs = resolve(settings, datasets)
+    teacher = load_teacher(settings.distill.teacher, settings,
+                           make_header(settings, specs)["objects"])
+    grid = build_model(settings.model).grid(settings.data.input_size)
+    samples = FixedAugmentationSet(ObjectVoteDataset(datasets, settings, grid, True),
+                                   settings.data.variants)
+    fill_cache(teacher, samples, settings, with_maps=True)

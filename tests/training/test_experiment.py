@@ -1,0 +1,125 @@
+"""The experiment on object distillation: plan, a whole tiny run, resuming, the table."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from kd_pose_training import cli
+from kd_pose_training.experiments.config import load_experiment
+from kd_pose_training.experiments.object_distillation import recipe
+from kd_pose_training.experiments.summary import figures, spread, table
+
+SYNTH = """
+splits: {train: 6, val: 4}
+frames_per_scene: 6
+workers: 1
+camera: {width: 160, height: 120, fx: 150.0, fy: 150.0, cx: 79.5, cy: 59.5}
+scene: {resting: 1.0, upright: 1.0, instances: [3, 5], clutter: [0, 0], distance: [0.5, 0.7]}
+"""
+RECIPE = """
+data: {{train: [{data}:train], val: [{data}:val], objects: [can, brick], input_size: [64, 64],
+       num_workers: 0, max_val_samples: 4}}
+model: {{strides: [16, 32], head_depth: {depth}, fpn_channels: 32}}
+trainer: {{iterations: 2, batch_size: 2, threads: 1, progress_bar: false, tensorboard: false,
+          validate_every: 1, checkpoint_every: 1, device: cpu, precision: fp32}}
+"""
+EXPERIMENT = """
+meshes: {root}/meshes
+synth: {root}/synth.yaml
+data: {root}/data
+teacher: {root}/teacher.yaml
+student: {root}/student.yaml
+seeds: [0, 1]
+start_iterations: 2
+iterations: 2
+variants: 2
+baseline: alone
+votes_of: [alone, both]
+arms:
+  alone: {{label: student alone}}
+  both: {{label: FKD + alignment, set: [distill.score_threshold=0, distill.max_error=0,
+          "distill.features={{}}"]}}
+"""
+
+
+def _write(root):
+    (root / "synth.yaml").write_text(SYNTH)
+    for name, depth in (("teacher", 1), ("student", 0)):
+        (root / f"{name}.yaml").write_text(RECIPE.format(data=root / "data", depth=depth))
+    path = root / "experiment.yaml"
+    path.write_text(EXPERIMENT.format(root=root))
+    return path
+
+
+def test_every_arm_has_the_same_budget_and_start(tmp_path):
+    config = load_experiment(_write(tmp_path))
+    plans = [recipe(config, tmp_path, name, 1) for name in ("alone", "both")]
+    assert plans[0].distill is None and plans[1].distill.features is not None
+    assert plans[1].distill.cache == str(tmp_path / "cache")
+    for plan in plans:
+        assert plan.trainer.iterations == 2 and plan.trainer.seed == 1
+        assert plan.model.weights == str(tmp_path / "start/seed1/last.pt")
+        assert plan.data.variants == 2
+    assert recipe(config, tmp_path, "start", 1).model.weights == ""
+
+
+def test_a_whole_experiment(tmp_path, capsys):
+    path, out = _write(tmp_path), tmp_path / "out"
+    assert cli.main(["experiment", "object-distillation", str(path), "-o", str(out)]) == 0
+    text = (out / "table.md").read_text()
+    assert text in capsys.readouterr().out
+    assert [line.split("|")[1].strip() for line in text.splitlines()[2:]] == [
+        "teacher", "student alone", "FKD + alignment"]
+    for name in ("curves.png", "votes.png"):
+        assert cv2.imread(str(out / name)).std() > 10
+    result = json.loads((out / "result.json").read_text())
+    assert sorted(result["runs"]["both"]) == ["0", "1"]
+    # Both arms saw the same pictures and cells, and the one that was taught learnt otherwise.
+    logs = {name: [json.loads(line) for line in
+                   (out / name / "seed0/log.jsonl").read_text().splitlines()]
+            for name in ("alone", "both")}
+    last = {name: [row for row in rows if row["kind"] == "val"][-1] for name, rows in logs.items()}
+    assert last["alone"]["vote"] != last["both"]["vote"]
+    # Once more: nothing is trained again, what is missing is.
+    stamps = {name: (out / name / "seed0/last.pt").stat().st_mtime_ns for name in logs}
+    (out / "both/seed1/result.json").unlink()
+    assert cli.main(["experiment", "object-distillation", str(path), "-o", str(out)]) == 0
+    assert (out / "both/seed1/result.json").exists()
+    assert stamps == {name: (out / name / "seed0/last.pt").stat().st_mtime_ns for name in stamps}
+
+
+@pytest.mark.parametrize("change, message", [
+    ("seeds=[0, 0]", "each once"), ("baseline=nobody", "alone, both"), ("jobs=0", "jobs"),
+    ("arms={}", "at least one"), ("arms={teacher: {label: x}}", "baseline|folder")])
+def test_bad_plans_are_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        load_experiment(_write(tmp_path), (change,))
+
+
+def test_an_unknown_arm_is_named(tmp_path, capsys):
+    assert cli.main(["experiment", "object-distillation", str(_write(tmp_path)), "-o",
+                     str(tmp_path / "o"), "--only", "none"]) == 2
+    assert "none" in capsys.readouterr().err and not (tmp_path / "o").exists()
+
+
+def test_figures_by_hand():
+    """Two objects count alike; what was not found is an infinite error."""
+    found = figures({"errors": {"a": [0.05, 0.15, None, 0.3], "b": [0.0]},
+                     "validation": {"vote_relative": 0.2}})
+    assert found["add_01"] == pytest.approx((0.25 + 1) / 2)
+    assert found["add_02"] == pytest.approx((0.5 + 1) / 2)
+    assert found["add_auc"] == pytest.approx(((0.9 + 0.7 + 0 + 0.4) / 4 + 1) / 2)
+    assert found["median"] == pytest.approx((0.225 + 0.0) / 2) and found["vote_relative"] == 0.2
+    assert spread([1.0, 3.0]) == (2.0, pytest.approx(np.sqrt(2))) and spread([1.0]) == (1.0, 0.0)
+
+
+def test_differences_are_paired_by_seed(tmp_path):
+    config = load_experiment(_write(tmp_path))
+    runs = {name: {seed: {"figures": dict.fromkeys(
+        ("add_01", "add_02", "add_auc", "median", "vote_relative"), value + seed)}
+        for seed in (0, 1)} for name, value in (("alone", 0.1), ("both", 0.13))}
+    assert "+3.0 (+3.0, +3.0)" in table(config, runs)
