@@ -69,11 +69,9 @@ def _run(options: argparse.Namespace) -> int:
 def open_dataset(root: Path, split: str, targets: str | None) -> BopDataset:
     """The split with its evaluation models and targets (None: BOP's where there are any)."""
     from kd_pose_training.data.bop import BopDataset
-    from kd_pose_training.data.bop_targets import TARGETS_FILE
-    if targets is None and "@" not in split and split.startswith("test"):
-        targets = TARGETS_FILE if (root / TARGETS_FILE).is_file() else "none"
-    wanted = None if targets in (None, "none") else targets
-    return BopDataset(root, split, targets=wanted, models="models_eval")
+    from kd_pose_training.data.bop_targets import targets_file
+    return BopDataset(root, split, targets=targets_file(root, split, targets),
+                      models="models_eval")
 
 
 def score(dataset: BopDataset, estimates: list[BopEstimate], source: Path, *, vsd: bool = True,

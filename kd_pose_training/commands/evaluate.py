@@ -16,10 +16,13 @@ examples:
       --data data/objects:test --out runs/report --write-metrics
   kd-pose-train evaluate student.onnx --data data/objects:val --out runs/report \\
       --calibrate-covariance --write-metrics
+  kd-pose-train evaluate student.onnx --boxes detections.json --data data/bop/lmo:test \\
+      --out runs/report --bop-csv runs/report/kdpose_lmo-test.csv
 
 OUT holds report.json with every single target, and sheet_oracle.jpg / sheet_detected.jpg with the
 worst and the best estimates. Recalls count every instance that is visible enough (--min-visib);
 one that is not found is a failure. (S) in the table: symmetric, measured by ADD-S.
+In a test split that has BOP's test_targets_bop19.json, only its images and instances count.
 """
 
 
@@ -32,9 +35,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("model", type=Path, metavar="MODEL.onnx")
     parser.add_argument("--detector", type=Path, metavar="DETECTOR.onnx")
     parser.add_argument("--data", required=True, metavar="ROOT:SPLIT", help="BOP split folder")
-    parser.add_argument("--boxes", choices=("oracle", "detected", "both"),
-                        help="true boxes, the detector's, or one after the other (default: both "
-                        "with a detector, else oracle)")
+    parser.add_argument("--boxes", metavar="KIND",
+                        help="oracle: true boxes, detected: the detector's, both: one after the "
+                        "other (default: both with a detector, else oracle), or a FILE.json with "
+                        "boxes in BOP's detection format")
+    parser.add_argument("--targets", metavar="FILE",
+                        help="file in ROOT that names images and instances, or none (default "
+                        "test_targets_bop19.json, in test splits where there is one)")
+    parser.add_argument("--bop-csv", type=Path, metavar="METHOD_DATASET-SPLIT.csv",
+                        help="write the estimates as a BOP results file")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
     parser.add_argument("--limit", type=int, default=0, metavar="N",
                         help="at most N frames, spread evenly")
@@ -56,10 +65,12 @@ def _run(options: argparse.Namespace) -> int:
     from kd_pose.manifest import read_manifest
     from kd_pose_training.config import split_folder
     from kd_pose_training.data.bop import BopDataset
+    from kd_pose_training.data.bop_targets import targets_file
     _check(options)
     names = {spec.name for spec in read_manifest(options.model).objects}
     root, split = split_folder(options.data)
-    dataset = BopDataset(root, split)
+    targets = targets_file(Path(root), split, options.targets)
+    dataset = BopDataset(root, split, targets=targets)
     if not names & {model.name for model in dataset.models.values()}:
         there = ", ".join(sorted(model.name for model in dataset.models.values()))
         raise ValueError(f"{options.data}: has {there}; {options.model} knows "
@@ -75,8 +86,17 @@ def _run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     if options.boxes is None:
         options.boxes = "both" if options.detector else "oracle"
-    if options.boxes != "oracle" and options.detector is None:
+    kinds = ("oracle", "detected", "both")
+    if options.boxes not in kinds and not options.boxes.endswith(".json"):
+        raise ValueError(f"--boxes is {options.boxes!r}; allowed: {', '.join(kinds)}, or the name "
+                         "of a .json file")
+    if options.boxes in ("detected", "both") and options.detector is None:
         raise ValueError(f"--boxes {options.boxes} needs --detector")
+    if options.bop_csv:
+        from kd_pose_training.data.bop_results import parse_name
+        parse_name(options.bop_csv)
+        if options.boxes == "both" or options.limit:
+            raise ValueError("--bop-csv needs one kind of --boxes, and all frames (no --limit)")
     if options.limit < 0:
         raise ValueError(f"--limit must be 0 (all) or more, got {options.limit}")
     root, _, split = options.data.rpartition(":")
@@ -91,10 +111,15 @@ def evaluate_all(options: argparse.Namespace, dataset: Any) -> dict[str, Any]:
     from kd_pose_training.evaluation.object_pose import evaluate
     from kd_pose_training.evaluation.report import summarise, table, write_report
     kinds = ("oracle", "detected") if options.boxes == "both" else (options.boxes,)
+    detections = None
+    if options.boxes.endswith(".json"):
+        from kd_pose_training.data.bop_detections import read_detections
+        kinds, detections = ("file",), read_detections(options.boxes)
     thresholds = ObjectPoseOptions(score_threshold=options.score_threshold,
                                    detector_score_threshold=options.detector_score_threshold)
     settings = {"limit": options.limit, "min_visib": options.min_visib, "options": thresholds,
-                "backend": options.backend, "device": options.device, "threads": options.threads}
+                "backend": options.backend, "device": options.device, "threads": options.threads,
+                "detections": detections}
     options.out.mkdir(parents=True, exist_ok=True)
     results = {}
     for kind in kinds:
@@ -106,10 +131,21 @@ def evaluate_all(options: argparse.Namespace, dataset: Any) -> dict[str, Any]:
                                               boxes=kinds[-1], **settings)
         print(f"covariance_scale: {notes['covariance_scale']:.3g}")
     report = write_report(results, options.out / "report.json", notes)
+    if options.bop_csv:
+        _write_csv(results[kinds[-1]], dataset, options.bop_csv)
     for kind, result in results.items():
         _write_sheet(result, dataset, options.out / f"sheet_{kind}.jpg")
     print(f"{options.out}: report.json and pictures of the worst and best")
     return report
+
+
+def _write_csv(result: EvaluationResult, dataset: Any, path: Path) -> None:
+    from kd_pose_training.data.bop_results import missing_images, write_results
+    write_results(path, result.estimates)
+    images = [(frame.scene_id, frame.im_id) for frame in dataset.frames]
+    missing = len(missing_images(result.estimates, images))
+    rest = f"; nothing was found in {missing} of {len(images)} images" if missing else ""
+    print(f"{path}: {len(result.estimates)} estimates{rest}")
 
 
 def _write_sheet(result: EvaluationResult, dataset: Any, path: Path) -> None:

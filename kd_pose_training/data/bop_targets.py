@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from kd_pose_training.data.bop_files import BopError, numbers, read_json
 
@@ -78,6 +79,34 @@ def read_targets(path: Path, others: bool = False) -> TargetList:
         count = numbers(item, "inst_count", 1, where)[0] if "inst_count" in item else 1
         found[obj_id] = int(count)
     return TargetList(path, counts, others)
+
+
+def targets_file(root: Path, split: str, wanted: str | None) -> str | None:
+    """Name of the targets file to be used: ``none`` or a name as asked for; by default BOP's for
+    test splits, where it is there and the split has no list of its own."""
+    if wanted is not None:
+        return None if wanted == "none" else wanted
+    usual = "@" not in split and split.startswith("test") and (root / TARGETS_FILE).is_file()
+    return TARGETS_FILE if usual else None
+
+
+def wanted_instances(targets: Mapping[tuple[int, int], Mapping[int, int]], frame: Any,
+                     min_visib: float) -> dict[int, list[Any]]:
+    """Instances of a frame that are to be found, by object, the most visible first.
+
+    As many of the most visible ones as the targets say; without targets all that are at least
+    ``min_visib`` visible.
+    """
+    counts = targets.get((frame.scene_id, frame.im_id), {})
+    found: dict[int, list[Any]] = {}
+    for item in sorted(frame.instances, key=lambda item: -item.visib_fract):
+        if targets:
+            wanted = len(found.get(item.obj_id, ())) < counts.get(item.obj_id, 0)
+        else:
+            wanted = item.visib_fract >= min_visib
+        if wanted:
+            found.setdefault(item.obj_id, []).append(item)
+    return found
 
 
 def split_listing(root: Path, split: str) -> tuple[str, TargetList | None]:

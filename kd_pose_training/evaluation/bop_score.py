@@ -16,6 +16,7 @@ import numpy as np
 from kd_pose_training.data.bop import BopDataset, load_mesh_surface
 from kd_pose_training.data.bop_files import BopError
 from kd_pose_training.data.bop_results import BopEstimate
+from kd_pose_training.data.bop_targets import wanted_instances
 from kd_pose_training.evaluation.bop_errors import DepthPatch, PoseErrors, symmetry_members, vsd
 from kd_pose_training.evaluation.depth_render import DepthRenderer
 from kd_pose_training.evaluation.errors import is_symmetric
@@ -76,26 +77,13 @@ def find_targets(dataset: BopDataset, estimates: Sequence[BopEstimate]) -> list[
         by_place.setdefault((item.scene_id, item.im_id, item.obj_id), []).append(item)
     found = []
     for frame in dataset.frames:
-        for obj_id, truths in wanted_instances(dataset, frame).items():
+        for obj_id, truths in wanted_instances(dataset.targets, frame, MIN_VISIB).items():
             offered = by_place.get((frame.scene_id, frame.im_id, obj_id), ())
             count = dataset.targets.get((frame.scene_id, frame.im_id), {}).get(obj_id, len(truths))
             best = sorted(offered, key=lambda item: -item.score)[:count]
             found.append(Target(frame, obj_id, tuple(item.T_cam_obj for item in truths),
                                 tuple(best)))
     return found
-
-
-def wanted_instances(dataset: Any, frame: Any) -> dict[int, list[Any]]:
-    """Instances of a frame to be found by object, the most visible first."""
-    counts = dataset.targets.get((frame.scene_id, frame.im_id)) if dataset.targets else None
-    found: dict[int, list[Any]] = {}
-    for item in sorted(frame.instances, key=lambda item: -item.visib_fract):
-        if counts is None and item.visib_fract < MIN_VISIB:
-            continue
-        same = found.setdefault(item.obj_id, [])
-        if counts is None or len(same) < counts.get(item.obj_id, 0):
-            same.append(item)
-    return {obj_id: items for obj_id, items in found.items() if items}
 
 
 def score_targets(dataset: BopDataset, targets: Sequence[Target], *,

@@ -22,9 +22,12 @@ from kd_pose.manifest import ObjectSpec
 from kd_pose.object_pose import ObjectPoseEstimator, ObjectPoseOptions
 from kd_pose.results import Detection2D, ObjectPose, ObjectPoseFrame
 from kd_pose_training.data.amodal import amodal_box, support_points
+from kd_pose_training.data.bop_detections import DetectionFile
+from kd_pose_training.data.bop_results import BopEstimate
+from kd_pose_training.data.bop_targets import wanted_instances
 from kd_pose_training.evaluation import errors
 
-BOXES = ("oracle", "detected")
+BOXES = ("oracle", "detected")  # and "file"
 MIN_VISIB = 0.1
 # An estimate is about a target when it is no farther (ADD-S, in diameters) ...
 MATCH_DISTANCE = 0.5
@@ -87,7 +90,7 @@ class InstanceResult:
 @dataclass
 class EvaluationResult:
     """All targets of a split. false_positives: estimates that belong to no target, by class.
-    timing_ms: mean milliseconds per frame by stage, and "total"."""
+    timing_ms: mean milliseconds per frame by stage, and "total". estimates: all, by frame."""
 
     boxes: str
     model: str
@@ -99,6 +102,7 @@ class EvaluationResult:
     frames: int = 0
     timing_ms: dict[str, float] = field(default_factory=dict)
     engine: str = ""
+    estimates: list[BopEstimate] = field(default_factory=list)
 
 
 def evaluate(model_path: str | Path, detector_path: str | Path | None, dataset: Any, *,
@@ -106,14 +110,16 @@ def evaluate(model_path: str | Path, detector_path: str | Path | None, dataset: 
              options: ObjectPoseOptions | None = None, backend: str = "auto",
              device: str = "auto", precision: str = "fp32", threads: int = 0,
              load_vertices: Callable[[Any], np.ndarray] | None = None,
+             detections: DetectionFile | None = None,
              progress: bool = True) -> EvaluationResult:
     """Score a model on the frames of a ``BopDataset``.
 
     Args:
         boxes: "oracle" = the true box of every target (of the whole object, also where covered),
-            "detected" = what the detector finds.
+            "detected" = what the detector finds, "file" = those of ``detections``.
         limit: frames at most, spread evenly over the split; 0 = all.
-        min_visib: targets are at least this visible; estimates for others are not counted.
+        min_visib: targets are at least this visible; estimates for others are not counted. Where
+            the data set has targets, these say instead what counts.
         options, backend, device, precision, threads: of the estimator.
         load_vertices: BOP model -> (n, 3) metres; the BOP reader's own by default.
 
@@ -121,8 +127,10 @@ def evaluate(model_path: str | Path, detector_path: str | Path | None, dataset: 
         ValueError: no detector although its boxes are wanted, or the data set and the model have
             no object in common. ModelFileError, BackendError: of the estimator.
     """
-    if boxes not in BOXES:
-        raise ValueError(f"boxes is {boxes!r}; allowed: {', '.join(BOXES)}")
+    if boxes not in (*BOXES, "file"):
+        raise ValueError(f"boxes is {boxes!r}; allowed: {', '.join(BOXES)}, file")
+    if (boxes == "file") != (detections is not None):
+        raise ValueError("boxes 'file' and detections belong together")
     if boxes == "detected" and detector_path is None:
         raise ValueError("boxes is 'detected', but there is no detector model")
     used = detector_path if boxes == "detected" else None
@@ -135,8 +143,10 @@ def evaluate(model_path: str | Path, detector_path: str | Path | None, dataset: 
             boxes, str(model_path), str(used or ""), data_name(dataset), estimator.objects,
             engine=estimator.description)
         frames = spread(dataset.frames, limit)
+        if detections is not None:
+            detections.check_images((frame.scene_id, frame.im_id) for frame in frames)
         estimator.warm_up(2)
-        _run(estimator, frames, dataset, objects, min_visib, result, progress)
+        _run(estimator, frames, dataset, objects, min_visib, result, detections, progress)
     finally:
         estimator.close()
     return result
@@ -144,7 +154,7 @@ def evaluate(model_path: str | Path, detector_path: str | Path | None, dataset: 
 
 def _run(estimator: ObjectPoseEstimator, frames: Sequence[Any], dataset: Any,
          objects: dict[str, EvaluatedObject], min_visib: float, result: EvaluationResult,
-         progress: bool) -> None:
+         detections: DetectionFile | None, progress: bool) -> None:
     from tqdm import tqdm
     sums: dict[str, float] = {}
     hidden = None if progress else True  # None: shown on a terminal only
@@ -153,22 +163,56 @@ def _run(estimator: ObjectPoseEstimator, frames: Sequence[Any], dataset: Any,
         image = frame.load_image()
         camera = Camera(frame.K, image.shape[1], image.shape[0])
         targets, ignored = targets_of(frame, dataset, objects, min_visib)
-        given = None
+        given, box_time = None, 0.0
         if result.boxes == "oracle":
             given = [Detection2D(item.name, 1.0, xywh_from_xyxy(true_box(item, objects, camera)))
                      for item in targets]
+        elif detections is not None:
+            given, box_time = file_boxes(detections, frame, dataset)
+        if given is not None:
             wanted = max(len(given), estimator.options.max_instances)
             if wanted != estimator.options.max_instances:
                 estimator.options = _with_instances(estimator.options, wanted)
         found = estimator.estimate(image, camera, channel_order="bgr", boxes=given)
         score_frame(found, targets, ignored, objects, camera, result)
         result.instances += targets
+        result.estimates += _estimates(found, frame, dataset, box_time)
         for stage, value in found.timing_ms.items():
             sums[stage] = sums.get(stage, 0.0) + value
     result.frames = len(frames)
     count = max(len(frames), 1)
     result.timing_ms = {stage: value / count for stage, value in sums.items()}
     result.timing_ms["total"] = sum(sums.values()) / count
+
+
+def file_boxes(detections: DetectionFile, frame: Any,
+               dataset: Any) -> tuple[list[Detection2D], float]:
+    """Boxes of a frame in a file, and the seconds that they took (0 where unknown).
+
+    Where the data set has targets, the task is to find so many instances of known objects: the
+    best boxes of these are taken.
+    """
+    found = detections.boxes.get((frame.scene_id, frame.im_id), [])
+    targets = getattr(dataset, "targets", {})
+    counts = targets.get((frame.scene_id, frame.im_id), {})
+    boxes: list[Detection2D] = []
+    used: dict[int, int] = {}
+    for item in found:
+        used[item.obj_id] = used.get(item.obj_id, 0) + 1
+        if item.obj_id in dataset.models and (
+                not targets or used[item.obj_id] <= counts.get(item.obj_id, 0)):
+            boxes.append(Detection2D(dataset.models[item.obj_id].name, item.score, item.box_xywh))
+    return boxes, max((item.time for item in found), default=0.0)
+
+
+def _estimates(found: ObjectPoseFrame, frame: Any, dataset: Any,
+               box_time: float) -> list[BopEstimate]:
+    """The poses of a frame as rows of a results file; objects that the set lacks are left out."""
+    numbers = {model.name: obj_id for obj_id, model in dataset.models.items()}
+    seconds = 1e-3 * sum(found.timing_ms.values()) + max(box_time, 0.0)
+    return [BopEstimate(frame.scene_id, frame.im_id, numbers[item.class_id], float(item.score),
+                        item.T_cam_obj, seconds)
+            for item in found.objects if item.class_id in numbers]
 
 
 def _with_instances(options: ObjectPoseOptions, count: int) -> ObjectPoseOptions:
@@ -200,6 +244,8 @@ def targets_of(frame: Any, dataset: Any, objects: dict[str, EvaluatedObject], mi
                ) -> tuple[list[InstanceResult], list[InstanceResult]]:
     """Instances that must be found, and known ones that need not be."""
     targets, ignored = [], []
+    wanted = {id(item) for items in wanted_instances(
+        getattr(dataset, "targets", {}), frame, min_visib).values() for item in items}
     for row, instance in enumerate(frame.instances):
         model = dataset.models.get(instance.obj_id)
         if model is None or model.name not in objects:
@@ -208,7 +254,7 @@ def targets_of(frame: Any, dataset: Any, objects: dict[str, EvaluatedObject], mi
                               float(instance.visib_fract), objects[model.name].spec.diameter,
                               np.asarray(instance.T_cam_obj, dtype=np.float64))
         ahead = amodal_box(item.T_true, objects[model.name].outline, frame.K) is not None
-        (targets if item.visib_fract >= min_visib and ahead else ignored).append(item)
+        (targets if id(instance) in wanted and ahead else ignored).append(item)
     return targets, ignored
 
 
@@ -222,7 +268,7 @@ def score_frame(found: ObjectPoseFrame, targets: Sequence[InstanceResult],
                 ignored: Sequence[InstanceResult], objects: dict[str, EvaluatedObject],
                 camera: Camera, result: EvaluationResult) -> None:
     """Pair the estimates of one frame with its targets and write the errors into these."""
-    if result.boxes == "detected":
+    if result.boxes != "oracle":
         for item, overlap in zip(targets, _detection_overlaps(found.detections, targets, objects,
                                                               camera)):
             item.box_iou = overlap

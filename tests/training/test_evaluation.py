@@ -16,6 +16,9 @@ from kd_pose.manifest import ObjectSpec, read_manifest
 from kd_pose.results import ObjectPose, ObjectPoseFrame
 from kd_pose.symmetry import symmetry_transforms
 from kd_pose_training import cli
+from kd_pose_training.data.amodal import amodal_box
+from kd_pose_training.data.bop_detections import read_detections
+from kd_pose_training.data.bop_results import read_results
 from kd_pose_training.evaluation import calibration, errors, pictures, report
 from kd_pose_training.evaluation import object_pose as module
 
@@ -241,6 +244,101 @@ def test_sheet_shows_worst_and_best(models):
     assert pictures.sheet(module.EvaluationResult("oracle", "", "", "", ()), dataset) is None
 
 
+def detection_file(path, scene, frames=2, shift=0.0):
+    """The true boxes of the scene in BOP's format, with a second, worse one for each."""
+    camera, entries = scene.camera, []
+    for im_id in range(frames):
+        for number, (spec, T) in enumerate(zip(scene.specs, scene.poses), 1):
+            low, high = np.array_split(amodal_box(T, mesh(types.SimpleNamespace(spec=spec)),
+                                                  camera.K), 2)
+            for score, extra in ((0.4, 300.0), (0.9, shift)):
+                entries.append({"scene_id": 1, "image_id": im_id, "category_id": number,
+                                "bbox": [*(low + 0.5 + extra), *(high - low)], "score": score,
+                                "time": 0.25})
+    entries.append(entries[0] | {"category_id": 77})  # an object of another model
+    path.write_text(json.dumps(entries))
+    return read_detections(path)
+
+
+def test_boxes_of_a_file(models, tmp_path):
+    scene = models[0]
+    found = detection_file(tmp_path / "boxes.json", scene)
+    dataset = SceneSet(scene)
+    boxes, seconds = module.file_boxes(found, dataset.frames[0], dataset)
+    assert [(item.class_id, item.score) for item in boxes] == [
+        ("block", 0.9), ("can", 0.9), ("block", 0.4), ("can", 0.4)] and seconds == 0.25
+    true = module.evaluate(models[1], None, dataset, boxes="oracle", load_vertices=mesh,
+                           progress=False, threads=1).instances[0].T_est
+    # As many of the best boxes as there are instances to be found.
+    dataset.targets = {(1, 0): {1: 1, 2: 1}, (1, 1): {2: 1}}
+    boxes, _ = module.file_boxes(found, dataset.frames[1], dataset)
+    assert [(item.class_id, item.score) for item in boxes] == [("can", 0.9)]
+    result = run(models, dataset, "file", detections=found)
+    assert [item.name for item in result.instances] == ["block", "can", "can"]
+    assert all(item.correct and item.box_iou > 0.99 for item in result.instances)
+    assert np.allclose(result.instances[0].T_est, true, atol=1e-6)  # the same box, to the pixel
+    assert sorted((item.im_id, item.obj_id) for item in result.estimates) == [
+        (0, 1), (0, 2), (1, 2)]
+    first, second = (item.time for item in result.estimates[:2])
+    assert first == second > 0.25  # boxes and poses of one picture
+    with pytest.raises(ValueError, match="belong together"):
+        run(models, dataset, "file")
+    for frame in dataset.frames:
+        frame.scene_id = 2
+    with pytest.raises(ValueError, match="boxes.json: has no box for any of the 2 images"):
+        run(models, dataset, "file", detections=found)
+
+
+def test_targets_say_what_counts(models):
+    dataset = SceneSet(models[0], visib=0.05)  # hidden, but named
+    dataset.targets = {(1, 0): {1: 1}}
+    result = run(models, dataset)
+    assert [(item.im_id, item.name) for item in result.instances] == [(0, "block")]
+    assert not result.false_positives  # the others are there, so finding them is no mistake
+
+
+def test_command_writes_a_results_file(models, tmp_path, monkeypatch, capsys):
+    import sys
+    scene, model, _ = models
+    detection_file(tmp_path / "boxes.json", scene)
+    bop = types.ModuleType("kd_pose_training.data.bop")
+    bop.BopDataset = lambda root, split, targets=None: SceneSet(scene)
+    bop.load_mesh_vertices = mesh
+    monkeypatch.setitem(sys.modules, bop.__name__, bop)
+    path = tmp_path / "ours_set-test.csv"
+    arguments = ["evaluate", str(model), "--data", "x:test", "-o", str(tmp_path / "out"),
+                 "--threads", "1", "--boxes", str(tmp_path / "boxes.json")]
+    assert cli.main([*arguments, "--bop-csv", str(path)]) == 0
+    assert "file boxes" in (printed := capsys.readouterr().out) and str(path) in printed
+    rows = read_results(path)
+    assert {(item.im_id, item.obj_id) for item in rows} == {(0, 1), (0, 2), (1, 1), (1, 2)}
+    block = [item.T_cam_obj[:3, 3] for item in rows if (item.im_id, item.obj_id) == (1, 1)]
+    assert min(np.linalg.norm(np.subtract(block, scene.poses[0][:3, 3]), axis=1)) < 1e-3
+    assert cli.main([*arguments, "--bop-csv", str(tmp_path / "mine.csv")]) == 2
+    assert cli.main([*arguments, "--bop-csv", str(path), "--limit", "1"]) == 2
+    assert "no --limit" in capsys.readouterr().err
+    assert cli.main([*arguments[:-1], "guessed"]) == 2
+    assert "--boxes is 'guessed'" in capsys.readouterr().err
+
+
+def test_detection_files_that_are_wrong(tmp_path):
+    path = tmp_path / "boxes.json"
+    good = {"scene_id": 1, "image_id": 2, "category_id": 3, "bbox": [1, 2, 3, 4], "score": 0.5}
+    path.write_text(json.dumps([good]))
+    item, = read_detections(path).boxes[1, 2]
+    assert item.box_xywh.tolist() == [0.5, 1.5, 3, 4] and item.time == -1 and item.obj_id == 3
+    for wrong, message in (({"bbox": [1, 2, 3]}, "key 'bbox' must be 4"),
+                           ({"bbox": [1, 2, -3, 4]}, "key 'bbox' must be x, y, width"),
+                           ({"score": None}, "key 'score' must be 1 finite"),
+                           ({"image_id": "x"}, "key 'image_id'")):
+        path.write_text(json.dumps([good, good | wrong]))
+        with pytest.raises(ValueError, match=f"boxes.json: entry 1: {message}"):
+            read_detections(path)
+    path.write_text("{")
+    with pytest.raises(ValueError, match="boxes.json: truncated"):
+        read_detections(path)
+
+
 def test_mistakes_are_named(models):
     with pytest.raises(ValueError, match="detector"):
         module.evaluate(models[1], None, SceneSet(models[0]), boxes="detected")
@@ -262,7 +360,7 @@ def test_command(models, tmp_path, monkeypatch, capsys):
     import sys
     scene, model, detector = models
     bop = types.ModuleType("kd_pose_training.data.bop")
-    bop.BopDataset = lambda root, split, objects=None: SceneSet(scene)
+    bop.BopDataset = lambda root, split, targets=None: SceneSet(scene)
     bop.load_mesh_vertices = mesh
     monkeypatch.setitem(sys.modules, bop.__name__, bop)
     copy = tmp_path / "copy.onnx"
