@@ -337,18 +337,20 @@ def code_table_from_text(text: str) -> CodeTable:
         raise ValueError(f"code table: low and high must be numbers: {error}") from error
     if low.shape != (3,) or high.shape != (3,) or not np.isfinite([low, high]).all():
         raise ValueError("code table: low and high must be 3 finite numbers each")
+    steps = np.cumsum(_unpack(fields["data"], bits), axis=1, dtype=np.uint16).T
+    return CodeTable(low + steps / 65535.0 * np.where(high > low, high - low, 0.0))
+
+
+def _unpack(data: str, bits: int) -> np.ndarray:
+    """Differences along the codes (3, 2**bits) uint16; never more memory than those need."""
     size = 6 << bits
     try:
-        packed = base64.b64decode(fields["data"], validate=True)
         stream = zlib.decompressobj()
-        raw = stream.decompress(packed, size + 1)
+        raw = stream.decompress(base64.b64decode(data, validate=True), size + 1)
     except (TypeError, ValueError, binascii.Error, zlib.error) as error:
         raise ValueError(f"code table: damaged data: {error}") from error
     if len(raw) != size or not stream.eof:
         raise ValueError(f"code table: {bits} bits need {size} bytes of data; these are another "
                          "number or damaged")
     planes = np.frombuffer(raw, dtype=np.uint8).reshape(2, -1).T
-    differences = np.ascontiguousarray(planes).view("<u2").reshape(3, -1)
-    steps = np.cumsum(differences, axis=1, dtype=np.uint16).T
-    extent = np.where(high > low, high - low, 0.0)
-    return CodeTable(low + steps / 65535.0 * extent)
+    return np.ascontiguousarray(planes).view("<u2").reshape(3, -1)
