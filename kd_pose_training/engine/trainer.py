@@ -39,7 +39,9 @@ class Task(nn.Module):
 
     ``network`` is trained. ``forward(batch)`` returns named scalars: those with a weight in
     ``weights`` are summed to the loss, the others are only logged. ``extras``: what is trained
-    along and thrown away afterwards, such as adapters to a teacher's maps.
+    along and thrown away afterwards, such as adapters to a teacher's maps. ``begin(iteration,
+    iterations)``, if there is one, is called before every iteration (from 0), for weights that
+    change over a run.
     """
 
     network: nn.Module
@@ -183,6 +185,8 @@ class Trainer:
         """One iteration. Returns detached terms and whether to stop after it."""
         batch = batch.to(self.device)
         self.optimizer.zero_grad(set_to_none=True)
+        if hasattr(self.task, "begin"):
+            self.task.begin(self.iteration, self.config.iterations)
         with self.numerics.context():
             terms = self._wrapped(batch)
         total = sum(terms[name] * weight for name, weight in self.task.weights.items())

@@ -12,7 +12,11 @@ pytest.importorskip("mmpose.models", reason="mmpose cannot be imported", exc_typ
 import torch
 from mmpose.models.backbones import CSPNeXt as PeerBackbone
 from mmpose.models.heads import RTMCCHead as PeerHead
+from mmpose.models.losses import FeaLoss, KDLoss, KLDiscretLoss
 
+from kd_pose_training.losses.feature_mimic import feature_mimic_loss
+from kd_pose_training.losses.logit_distillation import logit_distillation_loss
+from kd_pose_training.losses.simcc import simcc_loss
 from kd_pose_training.models.mmpose_checkpoint import load_mmpose_checkpoint
 from kd_pose_training.models.simcc_net import LARGE, SMALL, build_simcc_net
 
@@ -98,3 +102,51 @@ def test_training_mode(tmp_path):
     state = ours.state_dict()
     for name, value in peer.state_dict().items():
         torch.testing.assert_close(state[name], value)
+
+
+def axes(batch: int, scale: float, dtype: torch.dtype) -> list[torch.Tensor]:
+    return [(scale * torch.randn(batch, 133, bins)).to(dtype).requires_grad_()
+            for bins in (384, 512)]
+
+
+def compare(ours, theirs, inputs, tolerance=1e-6) -> None:
+    """Value and gradient by every input, relative to the largest of the peer's."""
+    assert (ours - theirs).abs() <= tolerance * theirs.abs(), (ours, theirs)
+    for a, b in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs)):
+        error = float((a - b).abs().max() / b.abs().max())
+        print("gradient differs by", error)
+        assert error <= tolerance
+
+
+each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+
+
+@each_dtype
+def test_label_loss(dtype):
+    torch.manual_seed(0)
+    logits, targets = axes(3, 0.5, dtype), [a.detach().abs() for a in axes(3, 0.3, dtype)]
+    weight = (torch.rand(3, 133) > 0.3).to(dtype)
+    peer = KLDiscretLoss(use_target_weight=True, beta=10.0, label_softmax=True)
+    compare(simcc_loss(logits, targets, weight).sum(), peer(logits, targets, weight), logits)
+
+
+@each_dtype
+def test_logit_loss(dtype):
+    torch.manual_seed(0)
+    student, teacher = axes(3, 0.5, dtype), axes(3, 0.5, dtype)
+    peer = KDLoss(name="loss_logit", use_this=True, weight=0.1)
+    want = peer(student, teacher, 10.0, torch.rand(3, 133))  # takes the weights, uses none
+    compare(0.1 * logit_distillation_loss(student, teacher).mean(), want, student)
+
+
+@each_dtype
+@pytest.mark.parametrize("channels", [(384, 384), (384, 512)])
+def test_feature_loss(channels, dtype):
+    torch.manual_seed(0)
+    peer = FeaLoss(name="loss_fea", use_this=True, student_channels=channels[0],
+                   teacher_channels=channels[1]).to(dtype)
+    maps = [torch.randn(3, count, 8, 6, dtype=dtype) for count in channels]
+    inputs = [maps[0].requires_grad_(), *peer.parameters()]
+    adapted = peer.align(maps[0]) if peer.align is not None else maps[0]
+    ours = 7e-5 * feature_mimic_loss(adapted, maps[1]).mean()
+    compare(ours, peer(*maps), inputs)
