@@ -29,18 +29,19 @@ class ExperimentConfig:
     """A teacher, students that start alike, and arms that differ in one thing each.
 
     ``synth``: recipe of the set that is rendered into ``data``; ``meshes``: folder of the meshes,
-    filled with this project's own objects where it is empty. ``teacher``, ``student``: training
-    recipes on that set. Every seed's students share ``start_iterations`` of learning
-    alone (0: they start from random weights); each arm then has ``iterations`` of its own.
-    ``variants``: fixed changes of every picture, for which the teacher is asked once. ``baseline``:
-    the arm that the others are compared with. ``jobs``: trainings at a time.
+    filled with this project's own objects where it is empty. ``student``: training recipe on
+    that set. ``teacher``: recipes that follow each other, each from the weights of the one before.
+    Every seed's students share ``start_iterations`` of learning alone (0: they start from random
+    weights); each arm then has ``iterations`` of its own. ``variants``: fixed changes of every
+    picture, for which the teacher is asked once. ``baseline``: the arm that the others are
+    compared with. ``jobs``: trainings at a time.
     ``votes_of``: arms in the picture of the votes.
     """
 
     meshes: str
     synth: str
     data: str
-    teacher: str
+    teacher: tuple[str, ...]
     student: str
     arms: dict[str, Arm]
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -53,6 +54,7 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         _check(len(self.arms) > 0, "arms", self.arms, "at least one")
+        _check(len(self.teacher) > 0, "teacher", self.teacher, "at least one recipe")
         _check(len(set(self.seeds)) == len(self.seeds) > 0, "seeds", self.seeds,
                "at least one, each once")
         for name in ("iterations", "variants", "jobs"):

@@ -1,6 +1,6 @@
 """Does distillation help a vote network? Teacher, students of several kinds, the same budget.
 
-    FOLDER/teacher                   the run that teaches
+    FOLDER/teacher/stage<n>          the teacher's recipes one after another; the last teaches
     FOLDER/cache                     its answers to the fixed augmentation set
     FOLDER/start/seed<n>             what all students of a seed share
     FOLDER/<arm>/seed<n>             a student; result.json is written last and marks it done
@@ -45,8 +45,9 @@ def run_experiment(config: ExperimentConfig, folder: str | Path,
     folder.mkdir(parents=True, exist_ok=True)
     _make_data(config)
     arms = [name for name in config.arms if not only or name in only]
-    first = [(TEACHER, 0)] + [(START, seed) for seed in config.seeds if config.start_iterations]
-    _run_jobs(config, folder, first)
+    for stage in range(len(config.teacher)):
+        _run_jobs(config, folder, [(TEACHER, stage)])
+    _run_jobs(config, folder, [(START, seed) for seed in config.seeds if config.start_iterations])
     _fill_cache(config, folder)
     # Seed by seed: an experiment that is stopped has compared all arms on fewer seeds.
     _run_jobs(config, folder, [(name, seed) for seed in config.seeds for name in arms])
@@ -69,15 +70,21 @@ def _make_data(config: ExperimentConfig) -> None:
 
 
 def job_folder(folder: Path, name: str, seed: int) -> Path:
-    """Where a training lives."""
-    return folder / TEACHER if name == TEACHER else folder / name / f"seed{seed}"
+    """Where a training lives; ``seed`` is the stage of the teacher."""
+    return folder / name / f"{'stage' if name == TEACHER else 'seed'}{seed}"
+
+
+def teacher_folder(config: ExperimentConfig, folder: Path) -> Path:
+    """The run that teaches."""
+    return job_folder(folder, TEACHER, len(config.teacher) - 1)
 
 
 def recipe(config: ExperimentConfig, folder: Path, name: str, seed: int) -> TrainConfig:
     """The training configuration of a job."""
     from kd_pose_training.config import load_config
     if name == TEACHER:
-        return load_config(config.teacher)
+        before = job_folder(folder, TEACHER, seed - 1) / "last.pt"
+        return load_config(config.teacher[seed], [f"model.weights={before}"] if seed else [])
     sets = [f"trainer.seed={seed}"]
     if name == START:
         return load_config(config.student, [*sets,
@@ -86,7 +93,7 @@ def recipe(config: ExperimentConfig, folder: Path, name: str, seed: int) -> Trai
     if config.start_iterations:
         sets.append(f"model.weights={job_folder(folder, START, seed) / 'last.pt'}")
     if config.arms[name].set:
-        sets += [f"distill.teacher={job_folder(folder, TEACHER, 0) / 'last.pt'}",
+        sets += [f"distill.teacher={teacher_folder(config, folder) / 'last.pt'}",
                  f"distill.cache={folder / CACHE}"]
     return load_config(config.student, [*sets, *config.arms[name].set])
 

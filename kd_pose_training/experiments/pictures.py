@@ -13,7 +13,12 @@ import numpy as np
 from kd_pose.keypoints import BOX_EDGES
 from kd_pose.votes import decode
 from kd_pose_training.experiments.config import ExperimentConfig
-from kd_pose_training.experiments.object_distillation import START, TEACHER, job_folder
+from kd_pose_training.experiments.object_distillation import (
+    START,
+    TEACHER,
+    job_folder,
+    teacher_folder,
+)
 
 Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]
 TILE = 360  # pixels of a drawn crop
@@ -67,7 +72,7 @@ def draw_votes(config: ExperimentConfig, folder: Path, runs: Runs) -> None:
     """votes.png: the votes for the corners on some crops of the validation set, a row for the
     teacher, the common start and each of ``config.votes_of``; true boxes green."""
     seed = config.seeds[0]
-    rows = [("teacher", job_folder(folder, TEACHER, 0))]
+    rows = [("teacher", teacher_folder(config, folder))]
     if config.start_iterations:
         rows.append(("student before", job_folder(folder, START, seed)))
     rows += [(config.arms[name].label, job_folder(folder, name, seed))

@@ -48,7 +48,7 @@ def collect(config: ExperimentConfig, folder: Path) -> dict[str, dict[int, dict[
     """Finished runs: arm -> seed -> result with ``figures``."""
     runs: dict[str, dict[int, dict[str, Any]]] = {}
     for name in (TEACHER, *config.arms):
-        for seed in (0,) if name == TEACHER else config.seeds:
+        for seed in (len(config.teacher) - 1,) if name == TEACHER else config.seeds:
             path = job_folder(folder, name, seed) / RESULT
             if path.exists():
                 result = json.loads(path.read_text(encoding="utf-8"))

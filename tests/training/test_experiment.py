@@ -31,7 +31,7 @@ EXPERIMENT = """
 meshes: {root}/meshes
 synth: {root}/synth.yaml
 data: {root}/data
-teacher: {root}/teacher.yaml
+teacher: [{root}/teacher.yaml, {root}/teacher.yaml]
 student: {root}/student.yaml
 seeds: [0, 1]
 start_iterations: 2
@@ -65,6 +65,9 @@ def test_every_arm_has_the_same_budget_and_start(tmp_path):
         assert plan.model.weights == str(tmp_path / "start/seed1/last.pt")
         assert plan.data.variants == 2
     assert recipe(config, tmp_path, "start", 1).model.weights == ""
+    stages = [recipe(config, tmp_path, "teacher", stage).model.weights for stage in (0, 1)]
+    assert stages == ["", str(tmp_path / "teacher/stage0/last.pt")]
+    assert plans[1].distill.teacher == str(tmp_path / "teacher/stage1/last.pt")
 
 
 def test_a_whole_experiment(tmp_path, capsys):
@@ -94,7 +97,7 @@ def test_a_whole_experiment(tmp_path, capsys):
 
 @pytest.mark.parametrize("change, message", [
     ("seeds=[0, 0]", "each once"), ("baseline=nobody", "alone, both"), ("jobs=0", "jobs"),
-    ("arms={}", "at least one"), ("arms={teacher: {label: x}}", "baseline|folder")])
+    ("teacher=[]", "teacher"), ("arms={}", "at least one"), ("arms={teacher: {label: x}}", "baseline|folder")])
 def test_bad_plans_are_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         load_experiment(_write(tmp_path), (change,))
