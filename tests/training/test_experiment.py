@@ -97,7 +97,8 @@ def test_a_whole_experiment(tmp_path, capsys):
 
 @pytest.mark.parametrize("change, message", [
     ("seeds=[0, 0]", "each once"), ("baseline=nobody", "alone, both"), ("jobs=0", "jobs"),
-    ("teacher=[]", "teacher"), ("arms={}", "at least one"), ("arms={teacher: {label: x}}", "baseline|folder")])
+    ("teacher=[]", "teacher"), ("arms={}", "at least one"),
+    ("arms={teacher: {label: x}}", "baseline|folder")])
 def test_bad_plans_are_refused(tmp_path, change, message):
     with pytest.raises(ValueError, match=message):
         load_experiment(_write(tmp_path), (change,))
