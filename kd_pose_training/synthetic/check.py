@@ -77,7 +77,7 @@ def check_frame(scene: Scene, buffers: Buffers, points: list[np.ndarray]) -> Non
 
 
 def _touching(scene: Scene, row: int, camera: np.ndarray, points: list[np.ndarray]) -> np.ndarray:
-    """Which points (n, 3), camera frame, lie next to the surface of another instance: (n,) bool."""
+    """Which points (n, 3), camera frame, lie next to another instance's surface: (n,) bool."""
     others = [transform_points(scene.pose(thing), points[thing.item])
               for other, thing in enumerate(scene.objects) if other != row]
     if not others:
