@@ -52,7 +52,12 @@ def _turned(M: np.ndarray, size_wh: tuple[int, int], config: AugmentConfig,
     """``M`` followed by a random turn about the centre of the input."""
     if config.rotate_deg == 0:
         return M
-    angle = math.radians(rng.uniform(-config.rotate_deg, config.rotate_deg))
+    return turn_crop(M, rng.uniform(-config.rotate_deg, config.rotate_deg), size_wh)
+
+
+def turn_crop(M: np.ndarray, angle_deg: float, size_wh: tuple[int, int]) -> np.ndarray:
+    """``M`` (2, 3) followed by a turn about the centre of the input, clockwise as it is seen."""
+    angle = math.radians(angle_deg)
     R = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
     centre = (np.array(size_wh) - 1) / 2.0
     return np.concatenate([R @ M[:, :2], (R @ (M[:, 2] - centre) + centre)[:, None]], 1)
@@ -108,9 +113,14 @@ def _change_hue(image: np.ndarray, config: AugmentConfig, rng: np.random.Generat
     turn = rng.uniform(-config.hue, config.hue) / 2.0  # OpenCV's hue counts 2 degrees
     gain = 1.0 + rng.uniform(-config.saturation, config.saturation)
     values = np.arange(256)
-    tables = np.stack([(values + round(turn)) % 180, np.clip(values * gain, 0, 255), values], 1)
-    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
-    hsv = cv2.LUT(hsv, tables[None].astype(np.uint8))
+    return look_up_hsv(image, (values + round(turn)) % 180, np.clip(values * gain, 0, 255), values)
+
+
+def look_up_hsv(image: np.ndarray, hue: np.ndarray, saturation: np.ndarray,
+                value: np.ndarray) -> np.ndarray:
+    """BGR uint8 (H, W, 3) with hue (0..179), saturation and value through tables (256,)."""
+    tables = np.stack([hue, saturation, value], 1)[None].astype(np.uint8)
+    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), tables)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
 
 
