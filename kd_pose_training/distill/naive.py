@@ -43,7 +43,8 @@ class NaiveMethod:
                                                                 self.anchors))
         offsets = outputs.offsets[image, cells[cell], batch.instance_class[row]]
         theirs = centers[cell][:, None] + offsets * anchors[cell][:, None, None]
-        brought = on_members(numpy_of(theirs), numpy_of(row), votes.member, numpy_of(member), batch)
+        brought = on_members(numpy_of(theirs), numpy_of(row), votes.member, numpy_of(member),
+                             batch)
         theirs = torch.as_tensor(brought, dtype=theirs.dtype, device=device)
         counted = batch.cell_class != IGNORE
         return {

@@ -33,7 +33,7 @@ class DistilledVotesTask(VotesTask):
         cells_per_instance: how many of the teacher's cells make an object, as at inference.
 
     Raises:
-        TeacherError: a term pairs cells or maps, and the teacher lacks one of the student's levels.
+        TeacherError: a term pairs cells or maps, and the teacher lacks a level of the student.
     """
 
     def __init__(self, network: VoteNet, input_size: tuple[int, int], loss: LossConfig, task: str,
@@ -53,8 +53,9 @@ class DistilledVotesTask(VotesTask):
             self.extras = FeatureMethod(distill.features,
                                         (network.channels, teacher.network.channels), levels)
         methods = [item for item in (self.align, self.naive, self.extras) if item is not None]
-        self.weights = {**loss.weights,
-                        **{name: value for item in methods for name, value in item.weights.items()}}
+        self.weights = dict(loss.weights)
+        for item in methods:
+            self.weights.update(item.weights)
 
     def outputs(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         if self.extras is None or not self.training:
@@ -120,8 +121,9 @@ def paired_levels(mine: Sequence[int], theirs: Sequence[int]) -> list[int]:
     """
     missing = sorted(set(mine) - set(theirs))
     if missing:
-        raise TeacherError(f"the student has levels of stride {missing}, which the teacher (strides "
-                           f"{list(theirs)}) lacks; distill.naive and distill.features pair levels")
+        raise TeacherError(f"the student has levels of stride {missing}, which the teacher "
+                           f"(strides {list(theirs)}) lacks; distill.naive and distill.features "
+                           "pair levels")
     return [list(theirs).index(stride) for stride in mine]
 
 
