@@ -57,8 +57,6 @@ def _run(options: argparse.Namespace) -> int:
     settings = load_settings(options.config, tuple(options.overrides))
     objects = load_objects(options.meshes, options.scale)
     report = synthesise(objects, settings, options.output)
-    rate = (f", {report.frames_per_second:.1f} frames per second with {report.renderer}"
-            if report.rendered else "")
-    print(f"{report.root}: {report.frames} frames, {report.rendered} of them new{rate}")
+    print(report)
     print(write_sheet(report.root, next(iter(settings.splits))))
     return 0

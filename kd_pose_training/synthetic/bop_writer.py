@@ -78,11 +78,11 @@ def write_frame(folder: Path, number: int, scene: Scene, picture: np.ndarray, bu
     """
     kept = [row for row in range(len(scene.objects)) if buffers.whole[row].any()]
     name = f"{number:06d}"
-    _imwrite(folder / "rgb" / f"{name}.jpg", np.ascontiguousarray(picture[..., ::-1]),
+    write_image(folder / "rgb" / f"{name}.jpg", np.ascontiguousarray(picture[..., ::-1]),
              [cv2.IMWRITE_JPEG_QUALITY, quality])
     units = np.rint(buffers.depth * (1000 / DEPTH_SCALE))
     units[(units < 0) | (units > 65535)] = 0
-    _imwrite(folder / "depth" / f"{name}.png", units.astype(np.uint16),
+    write_image(folder / "depth" / f"{name}.png", units.astype(np.uint16),
              [cv2.IMWRITE_PNG_COMPRESSION, 1])
     seen = np.full(buffers.ids.shape, NO_INSTANCE, np.uint8)
     truths, infos = [], []
@@ -92,18 +92,19 @@ def write_frame(folder: Path, number: int, scene: Scene, picture: np.ndarray, bu
         T = scene.pose(thing)
         item = objects[thing.item]
         for kind, mask in (("mask", buffers.whole[row]), ("mask_visib", visible)):
-            _imwrite(folder / kind / f"{name}_{index:06d}.png", mask.astype(np.uint8) * 255,
+            write_image(folder / kind / f"{name}_{index:06d}.png", mask.astype(np.uint8) * 255,
                      [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_BILEVEL, 1])
         truths.append({"obj_id": item.obj_id, "cam_R_m2c": T[:3, :3].ravel().tolist(),
                        "cam_t_m2c": (1000 * T[:3, 3]).tolist()})
         infos.append(_info(scene, T, item, visible, areas[row]))
-    _imwrite(folder / "instance_map" / f"{name}.png", seen, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    write_image(folder / "instance_map" / f"{name}.png", seen, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     return {"camera": {"cam_K": scene.K.ravel().tolist(), "depth_scale": DEPTH_SCALE},
             "gt": truths, "info": infos, "size": [scene.width, scene.height],
             "rle": [mask_rle(seen == index) for index in range(len(kept))]}
 
 
-def _imwrite(path: Path, image: np.ndarray, flags: list[int]) -> None:
+def write_image(path: Path, image: np.ndarray, flags: list[int]) -> None:
+    """Encode by the file's ending and write; BGR, flags as cv2.imwrite takes them."""
     good, data = cv2.imencode(path.suffix, image, flags)
     if not good:
         raise OSError(f"{path}: the picture could not be encoded")

@@ -21,7 +21,8 @@ class RendererError(ImportError):
 class Buffers:
     """A drawn scene. colour: RGB uint8 (H, W, 3). depth: float32 (H, W), metres along z, 0 where
     there is only backdrop. ids: int16 (H, W), number of the instance seen at the pixel's centre
-    (index into ``scene.objects``), -1 elsewhere. whole: bool (I, H, W), every instance alone."""
+    (index into ``scene.objects``), -1 elsewhere. whole: bool (I, H, W), every instance alone, or
+    (0, H, W) where it was not asked for."""
 
     colour: np.ndarray
     depth: np.ndarray
@@ -34,8 +35,8 @@ class Renderer(Protocol):
 
     name: str
 
-    def render(self, scene: Scene) -> Buffers:
-        """Draw."""
+    def render(self, scene: Scene, whole: bool = True) -> Buffers:
+        """Draw; without ``whole`` the masks of every instance alone are left out."""
 
     def area(self, scene: Scene, row: int) -> int:
         """Pixels of instance ``row`` alone, those outside the frame included."""

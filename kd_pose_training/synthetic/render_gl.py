@@ -125,7 +125,7 @@ class GlRenderer:
         self._targets: dict[tuple[int, int], tuple] = {}
         self._meshes: dict[int, tuple[Any, ...]] = {}
 
-    def render(self, scene: Scene) -> Buffers:
+    def render(self, scene: Scene, whole: bool = True) -> Buffers:
         """Draw the scene."""
         samples, resolved, exact = self._target(scene.width, scene.height)
         view = _projection(scene) @ scene.T_cam_world
@@ -136,13 +136,14 @@ class GlRenderer:
         colour = np.frombuffer(resolved.read(components=3, alignment=1), np.uint8)
         # Row 0 of OpenGL is at the bottom; the projection puts the picture's first row there.
         colour = colour.reshape(scene.height, scene.width, 3).copy()
-        return Buffers(colour, *self._draw_exact(scene, exact, view))
+        return Buffers(colour, *self._draw_exact(scene, exact, view, alone=whole))
 
     def area(self, scene: Scene, row: int) -> int:
         """Pixels of instance ``row`` alone, those outside the frame included."""
         alone, factor = centred_on(scene, row)
         exact = self._target(alone.width, alone.height)[2]
-        whole = self._draw_exact(alone, exact, _projection(alone) @ alone.T_cam_world)[2]
+        view = _projection(alone) @ alone.T_cam_world
+        whole = self._draw_exact(alone, exact, view, alone=True)[2]
         return round(factor * int(whole.sum()))
 
     def _target(self, width: int, height: int) -> tuple:
@@ -189,8 +190,8 @@ class GlRenderer:
             if own is not None:
                 own.release()
 
-    def _draw_exact(self, scene: Scene, target: Any,
-                    view: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _draw_exact(self, scene: Scene, target: Any, view: np.ndarray,
+                    alone: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """depth, ids and whole masks."""
         _set(self._exact, camera=scene.T_cam_world, view_projection=view)
         self._context.enable_only(self._gl.DEPTH_TEST)
@@ -207,8 +208,9 @@ class GlRenderer:
         numbers = iter(range(len(scene.things)))
         everything = draw([(thing, next(numbers) if thing.item >= 0 else -1)
                            for thing in scene.things])
-        whole = np.zeros((len(scene.objects), scene.height, scene.width), bool)
-        for row, thing in enumerate(scene.objects):
+        objects = scene.objects if alone else []
+        whole = np.zeros((len(objects), scene.height, scene.width), bool)
+        for row, thing in enumerate(objects):
             whole[row] = draw([(thing, 1)])[..., 1] > 0
         return (np.ascontiguousarray(everything[..., 0]),
                 everything[..., 1].astype(np.int16), whole)

@@ -49,7 +49,7 @@ class RayRenderer:
             raise RendererError("the rays renderer needs embreex: pip install embreex") from error
         self._scene, self._mesh = rtcore_scene.EmbreeScene, TriangleMesh
 
-    def render(self, scene: Scene) -> Buffers:
+    def render(self, scene: Scene, whole: bool = True) -> Buffers:
         """Draw the scene."""
         things = list(scene.things)
         cast = _Caster(self._build(things), scene)
@@ -68,12 +68,12 @@ class RayRenderer:
         numbers = np.full(len(things) + 1, -1, np.int16)  # the last one is for rays without a hit
         rows = [row for row, thing in enumerate(things) if thing.item >= 0]
         numbers[rows] = np.arange(len(rows))
-        whole = np.stack([self._alone(scene, row) for row in range(len(rows))]) if rows else \
-            np.zeros((0, *shape), bool)
+        alone = np.stack([self._alone(scene, row) for row in range(len(rows))]) \
+            if rows and whole else np.zeros((0, *shape), bool)
         return Buffers(np.rint(colour * 255).astype(np.uint8).reshape(*shape, 3),
                        hits.z.reshape(shape).astype(np.float32),
                        numbers[hits.thing].reshape(shape),
-                       whole)
+                       alone)
 
     def area(self, scene: Scene, row: int) -> int:
         """Pixels of instance ``row`` alone, those outside the frame included."""

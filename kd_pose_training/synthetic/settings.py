@@ -9,13 +9,15 @@ from typing import Literal
 from kd_pose_training import strict
 
 
-def _check(good: bool, name: str, value: object, allowed: str) -> None:
+def check(good: bool, name: str, value: object, allowed: str) -> None:
+    """Refuse a setting, in words, unless it is good."""
     if not good:
         raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
 
 
-def _check_range(name: str, value: tuple[float, float], low: float, high: float) -> None:
-    _check(low <= value[0] <= value[1] <= high, name, value,
+def check_range(name: str, value: tuple[float, float], low: float, high: float) -> None:
+    """Refuse a range that is not one, or that leaves low..high."""
+    check(low <= value[0] <= value[1] <= high, name, value,
            f"[smallest, largest] within {low} to {high}")
 
 
@@ -39,10 +41,10 @@ class MeshEntry:
     symmetries_continuous: tuple[ContinuousSymmetry, ...] = ()
 
     def __post_init__(self) -> None:
-        _check(bool(self.name.strip()), "name", self.name, "a non-empty text")
-        _check(self.scale > 0, "scale", self.scale, "a positive number")
+        check(bool(self.name.strip()), "name", self.name, "a non-empty text")
+        check(self.scale > 0, "scale", self.scale, "a positive number")
         for item in self.symmetries_discrete:
-            _check(len(item) == 16, "symmetries_discrete", item, "lists of 16 numbers (4x4)")
+            check(len(item) == 16, "symmetries_discrete", item, "lists of 16 numbers (4x4)")
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class ObjectsFile:
 
     def __post_init__(self) -> None:
         names = [item.name for item in self.objects]
-        _check(bool(names), "objects", self.objects, "at least one")
-        _check(len(set(names)) == len(names), "objects", names, "each name once")
+        check(bool(names), "objects", self.objects, "at least one")
+        check(len(set(names)) == len(names), "objects", names, "each name once")
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ class CameraSettings:
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
-            _check(32 <= getattr(self, name) <= 4096, name, getattr(self, name), "32 to 4096")
+            check(32 <= getattr(self, name) <= 4096, name, getattr(self, name), "32 to 4096")
         for name in ("fx", "fy"):
-            _check(getattr(self, name) > 1, name, getattr(self, name), "above 1 pixel")
-        _check(0 <= self.focal_jitter <= 0.5, "focal_jitter", self.focal_jitter, "0 to 0.5")
+            check(getattr(self, name) > 1, name, getattr(self, name), "above 1 pixel")
+        check(0 <= self.focal_jitter <= 0.5, "focal_jitter", self.focal_jitter, "0 to 0.5")
 
 
 @dataclass(frozen=True)
@@ -101,14 +103,14 @@ class SceneSettings:
     path: Literal["none", "orbit"] = "none"
 
     def __post_init__(self) -> None:
-        _check(0 <= self.resting <= 1, "resting", self.resting, "0 to 1")
-        _check(0 <= self.upright <= 1, "upright", self.upright, "0 to 1")
-        _check_range("instances", self.instances, 1, 60)
-        _check_range("clutter", self.clutter, 0, 60)
-        _check_range("distance", self.distance, 0.05, 20)
-        _check_range("elevation", self.elevation, 1, 90)
-        _check(0 <= self.roll <= 180, "roll", self.roll, "0 to 180")
-        _check(0.01 <= self.spread <= 5, "spread", self.spread, "0.01 to 5")
+        check(0 <= self.resting <= 1, "resting", self.resting, "0 to 1")
+        check(0 <= self.upright <= 1, "upright", self.upright, "0 to 1")
+        check_range("instances", self.instances, 1, 60)
+        check_range("clutter", self.clutter, 0, 60)
+        check_range("distance", self.distance, 0.05, 20)
+        check_range("elevation", self.elevation, 1, 90)
+        check(0 <= self.roll <= 180, "roll", self.roll, "0 to 180")
+        check(0.01 <= self.spread <= 5, "spread", self.spread, "0.01 to 5")
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,10 @@ class LookSettings:
 
     def __post_init__(self) -> None:
         for name in ("colour", "light", "shine", "vignette"):
-            _check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
+            check(0 <= getattr(self, name) <= 1, name, getattr(self, name), "0 to 1")
         for name in ("blur", "noise"):
-            _check(0 <= getattr(self, name) <= 50, name, getattr(self, name), "0 to 50")
-        _check(50 <= self.jpeg_quality <= 100, "jpeg_quality", self.jpeg_quality, "50 to 100")
+            check(0 <= getattr(self, name) <= 50, name, getattr(self, name), "0 to 50")
+        check(50 <= self.jpeg_quality <= 100, "jpeg_quality", self.jpeg_quality, "50 to 100")
 
 
 @dataclass(frozen=True)
@@ -153,14 +155,14 @@ class SynthSettings:
     look: LookSettings = field(default_factory=LookSettings)
 
     def __post_init__(self) -> None:
-        _check(bool(self.splits), "splits", self.splits, "at least one, e.g. train: 4000")
+        check(bool(self.splits), "splits", self.splits, "at least one, e.g. train: 4000")
         for name, count in self.splits.items():
-            _check(name.replace("_", "").isalnum() and not name.startswith("models"), "splits",
+            check(name.replace("_", "").isalnum() and not name.startswith("models"), "splits",
                    name, "names of letters, digits and _ that do not begin with models")
-            _check(1 <= count <= 10**7, f"splits.{name}", count, "1 to 10000000 frames")
-        _check(1 <= self.frames_per_scene <= 100000, "frames_per_scene", self.frames_per_scene,
+            check(1 <= count <= 10**7, f"splits.{name}", count, "1 to 10000000 frames")
+        check(1 <= self.frames_per_scene <= 100000, "frames_per_scene", self.frames_per_scene,
                "1 to 100000")
-        _check(0 <= self.workers <= 256, "workers", self.workers, "0 (all cores) to 256")
+        check(0 <= self.workers <= 256, "workers", self.workers, "0 (all cores) to 256")
 
 
 def load_settings(path: Path, overrides: tuple[str, ...] = ()) -> SynthSettings:

@@ -26,17 +26,23 @@ def write_sheet(root: Path, split: str) -> Path:
         image = np.ascontiguousarray(frame.load_image())
         if number % 2:
             _draw_boxes(image, frame, dataset)
-        height = round(image.shape[0] * TILE_WIDTH / image.shape[1])
-        tiles.append(cv2.resize(image, (TILE_WIDTH, height), interpolation=cv2.INTER_AREA))
-    blank = np.zeros_like(tiles[0])
-    tiles += [blank] * (-len(tiles) % COLUMNS)
-    rows = [np.hstack(tiles[i:i + COLUMNS]) for i in range(0, len(tiles), COLUMNS)]
+        tiles.append(image)
     path = Path(root) / "sheet.jpg"
     part = path.with_name(".sheet.part.jpg")
-    if not cv2.imwrite(str(part), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 90]):
+    sheet = tiled(tiles, COLUMNS, TILE_WIDTH)
+    if not cv2.imwrite(str(part), sheet, [cv2.IMWRITE_JPEG_QUALITY, 90]):
         raise OSError(f"{path}: cannot be written")
     os.replace(part, path)
     return path
+
+
+def tiled(images: list[np.ndarray], columns: int, width: int) -> np.ndarray:
+    """Pictures of one size in rows of ``columns``, each made ``width`` pixels wide; what is left
+    of the last row is black."""
+    height = round(images[0].shape[0] * width / images[0].shape[1])
+    tiles = [cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA) for image in images]
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    return np.vstack([np.hstack(tiles[i:i + columns]) for i in range(0, len(tiles), columns)])
 
 
 def _draw_boxes(image: np.ndarray, frame, dataset: BopDataset) -> None:
