@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 COMMAND_MODULES = ("make_objects", "synth_objects", "synth_people", "train", "export", "evaluate",
-                   "experiment", "bop_score")
+                   "experiment", "bop_score", "check_data")
 
 _EPILOG = """\
 from meshes to a model on a robot:
@@ -22,6 +22,10 @@ from meshes to a model on a robot:
   kd-pose-train train config/training/object_student.yaml -o runs/student
   kd-pose-train evaluate --help               ADD, ADD-S and reprojection error on a BOP folder
   kd-pose-train export --help                 one .onnx file with everything a node needs inside
+
+public data sets (LINEMOD, LM-O, YCB-V):
+  kd-pose-train check-data lm                 is the download complete?
+  kd-pose-train bop-score --help              BOP's average recall beside ADD(-S)-0.1d
 
 Every subcommand has its own --help with examples.
 """

@@ -12,7 +12,8 @@ from kd_pose_training import strict
 from kd_pose_training.config import TrainConfig, from_dict, load_config, save_config, to_dict
 
 MINIMAL = {"data": {"train": ["data/objects:train"]}}
-RECIPES = sorted((Path(__file__).parents[2] / "config/training").glob("object_*.yaml"))
+RECIPES = sorted(path for path in (Path(__file__).parents[2] / "config/training").glob("*.yaml")
+                 if not path.name.startswith("synth_"))
 
 
 @dataclasses.dataclass(frozen=True)

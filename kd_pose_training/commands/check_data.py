@@ -1,0 +1,70 @@
+"""``kd-pose-train check-data``: is a download of a public set complete, and what is missing?"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kd_pose_training.data.check_bop import Part
+    from kd_pose_training.data.public_sets import PublicSet
+
+_EPILOG = """\
+examples:
+  kd-pose-train check-data lm                     LINEMOD in data/bop/lm
+  kd-pose-train check-data /data/ycbv --splits test
+  kd-pose-train check-data data/objects           any folder in BOP format
+
+For lm, lmo and ycbv it names the archives of huggingface.co/datasets/bop-benchmark that hold what
+is missing. Nothing is downloaded. Exit status 2: something is missing or broken.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the subcommand ``check-data``."""
+    parser = subparsers.add_parser(
+        "check-data", help="check a download of LINEMOD, LM-O or YCB-V", epilog=_EPILOG,
+        description="Check a folder in BOP format and say what is missing.",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", metavar="NAME|ROOT", help="lm, lmo or ycbv, or a folder")
+    parser.add_argument("--root", type=Path, default=Path("data/bop"), metavar="FOLDER",
+                        help="where the folders lm, lmo and ycbv are (default %(default)s)")
+    parser.add_argument("--splits", metavar="A,B", help="only these splits, e.g. test,train_pbr")
+    parser.add_argument("--samples", type=int, default=10, metavar="N",
+                        help="pictures of each kind and split to be decoded (default %(default)s)")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from kd_pose_training.data.check_bop import check_set
+    from kd_pose_training.data.public_sets import PUBLIC_SETS
+    if options.samples < 0:
+        raise ValueError(f"--samples must be 0 or more, got {options.samples}")
+    named = options.data in PUBLIC_SETS
+    root = options.root / options.data if named else Path(options.data)
+    public = PUBLIC_SETS.get(root.resolve().name)
+    splits = [name for name in (options.splits or "").split(",") if name]
+    parts = check_set(root, public, splits=splits, samples=options.samples)
+    print(report(root, public, parts))
+    return 2 if any(part.problems for part in parts) else 0
+
+
+def report(root: Path, public: PublicSet | None, parts: Sequence[Part]) -> str:
+    """What was found, part by part, and where to get what is missing."""
+    from kd_pose_training.data.check_bop import archives_of
+    lines = [f"{root}: {public.title if public else 'BOP folder'}"]
+    width = max(len(part.name) for part in parts)
+    for part in parts:
+        lines.append(f"  {part.name.ljust(width)}  {part.state.ljust(7)}  {part.summary}".rstrip())
+        lines += [f"      {problem.text}" for problem in part.problems]
+    groups = archives_of(parts)
+    if groups and public:
+        lines.append(f"missing; to be unpacked into {root} ({public.base}: beside it):")
+        for group in groups:
+            lines.append("  " + " or ".join(group))
+            lines += [f"    {public.url(archive)}" for archive in group]
+    elif not any(part.problems for part in parts):
+        lines.append("complete")
+    return "\n".join(lines)
