@@ -123,11 +123,17 @@ def run_job(config: ExperimentConfig, folder: Path, name: str, seed: int) -> dic
 
     Returns:
         What ``result.json`` holds: metrics, last validation, seconds.
+
+    Raises:
+        KeyboardInterrupt: a signal stopped the training; its checkpoint is there, no result.
     """
     from kd_pose_training.commands.train import train
+    from kd_pose_training.engine.checkpoint import load_checkpoint
     where, settings = job_folder(folder, name, seed), recipe(config, folder, name, seed)
     started = time.time()
-    train(settings, where, resume=where.is_dir())
+    state = load_checkpoint(train(settings, where, resume=where.is_dir()))
+    if state["iteration"] < state["iterations"]:
+        raise KeyboardInterrupt(f"{where}: stopped at iteration {state['iteration']}")
     return score_run(where, settings, name=name, seed=seed,
                      seconds=round(time.time() - started, 1))
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from kd_pose_training import cli
+from kd_pose_training.engine.checkpoint import save_checkpoint
 from kd_pose_training.experiments.config import load_experiment
-from kd_pose_training.experiments.object_distillation import recipe
+from kd_pose_training.experiments.object_distillation import recipe, run_job
 from kd_pose_training.experiments.summary import figures, spread, table
 
 SYNTH = """
@@ -93,6 +94,20 @@ def test_a_whole_experiment(tmp_path, capsys):
     assert cli.main(["experiment", "object-distillation", str(path), "-o", str(out)]) == 0
     assert (out / "both/seed1/result.json").exists()
     assert stamps == {name: (out / name / "seed0/last.pt").stat().st_mtime_ns for name in stamps}
+
+
+def test_a_training_that_a_signal_stopped_is_not_scored(tmp_path, monkeypatch):
+    config = load_experiment(_write(tmp_path))
+
+    def stopped(settings, where, resume):
+        where.mkdir(parents=True)
+        save_checkpoint({"iteration": 1, "iterations": 2}, where / "last.pt")
+        return where / "last.pt"
+
+    monkeypatch.setattr("kd_pose_training.commands.train.train", stopped)
+    with pytest.raises(KeyboardInterrupt, match="iteration 1"):
+        run_job(config, tmp_path / "out", "alone", 0)
+    assert not (tmp_path / "out/alone/seed0/result.json").exists()
 
 
 @pytest.mark.parametrize("change, message", [
