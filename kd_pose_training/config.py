@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kd_pose_training import strict
-from kd_pose_training.distill.config import DistillConfig
+from kd_pose_training.distill.config import AlignTerm, DistillConfig
 
 DEFAULT_STRIDES = {"darknet53": (8, 16, 32, 64, 128),
                    "darknet_tiny": (8, 16, 32, 64),
@@ -333,6 +333,8 @@ class TrainConfig:
                self.model.num_keypoints, f"{expected} for the task {self.task}")
         _check(self.codes == CodesConfig() and self.model.code_bits is None, "codes", self.codes,
                f"no settings of codes (nor model.code_bits) for the task {self.task}")
+        grid = getattr(self.distill and self.distill.align, "grid", AlignTerm.grid)
+        _check(grid == AlignTerm.grid, "distill.align.grid", grid, "set for object_codes only")
 
     def _check_codes(self) -> None:
         if self.model.code_bits is None:
@@ -351,6 +353,13 @@ class TrainConfig:
         # Batch norm of the image-wide average has one number per image and channel.
         _check(self.trainer.batch_size > 1, "trainer.batch_size", self.trainer.batch_size,
                "2 or more for the task object_codes")
+        _check(self.data.variants == 0, "data.variants", self.data.variants,
+               "0 for the task object_codes: its teachers always run along")
+        teaching = self.distill
+        if teaching is not None:
+            _check(teaching.align is not None and not teaching.align.trust
+                   and teaching.naive is None and teaching.features is None, "distill", teaching,
+                   "align without trust, and no other term, for the task object_codes")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -176,8 +176,7 @@ def build_task(config: TrainConfig, objects: Sequence[dict] = (),
     if config.model.weights:
         load_start_weights(network, config.model.weights)
     if config.task == "object_codes":
-        from kd_pose_training.tasks.object_codes import CodesTask
-        return CodesTask(network, config.codes)
+        return _build_codes_task(network, config, objects, code_tables)
     if config.distill is None:
         return VotesTask(network, config.data.input_size, config.loss, config.task)
     from kd_pose_training.distill.teacher import load_teacher
@@ -185,6 +184,17 @@ def build_task(config: TrainConfig, objects: Sequence[dict] = (),
     # Built last: the teacher must not change what the seed gives the student.
     teacher = load_teacher(config.distill.teacher, config, objects)
     return build_distilled_task(network, teacher, config)
+
+
+def _build_codes_task(network: Any, config: TrainConfig, objects: Sequence[dict],
+                      code_tables: Sequence[str]) -> CodesTask:
+    from kd_pose_training.tasks.object_codes import CodesTask
+    if config.distill is None:
+        return CodesTask(network, config.codes)
+    from kd_pose_training.distill.align_codes import DistilledCodesTask
+    from kd_pose_training.distill.code_teacher import load_code_teacher
+    teacher = load_code_teacher(config.distill.teacher, config, objects, code_tables)
+    return DistilledCodesTask(network, config.codes, teacher, config.distill)
 
 
 def attach_cache(task: Any, train_set: Any, config: TrainConfig, world: Any) -> None:

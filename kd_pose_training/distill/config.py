@@ -27,16 +27,20 @@ class AlignTerm:
     ``weight``: factor of the loss term ``align``. ``preset``: named settings (``released``,
     ``balanced``, ``positions``), or ``custom`` for those under ``alignment``. ``trust``: spread of
     the teacher's votes for a keypoint, in object sizes, at which that keypoint counts half; 0
-    trusts all alike (after the uncertainty weighting of arXiv 2503.13053).
+    trusts all alike (after the uncertainty weighting of arXiv 2503.13053). ``grid``: cells a side
+    to which the pixels of a dense network are pooled (``object_codes`` only, which has no
+    ``trust`` and always takes ``coordinates: none`` and ``points: joint``).
     """
 
     weight: float = 5.0
     preset: Literal["released", "balanced", "positions", "custom"] = "balanced"
     alignment: AlignmentConfig | None = None
     trust: float = 0.0
+    grid: int = 8
 
     def __post_init__(self) -> None:
         _check_weights(self, "weight", "trust")
+        _check(1 <= self.grid <= 32, "grid", self.grid, "1 to 32")
         _check((self.preset == "custom") == (self.alignment is not None), "preset",
                f"{self.preset} with alignment {self.alignment}",
                "a section 'alignment' with preset 'custom' and only then")
@@ -88,8 +92,9 @@ class DistillConfig:
     ``teacher``: checkpoint of a finished run of the same task, objects and image normalisation.
     ``score_threshold``: of the teacher's cells, as at inference. ``max_error``: an object whose
     teacher votes are on average further from the truth than this, in object sizes, is left out;
-    0 lets all pass. ``cache``: folder that keeps the teacher's answers, filled before the first
-    iteration; needs ``data.variants``. Empty: the teacher runs along.
+    0 lets all pass (dense networks: weighted share of wrong bits, which is alike). ``cache``:
+    folder that keeps the teacher's answers, filled before the first iteration; needs
+    ``data.variants``. Empty: the teacher runs along.
     """
 
     teacher: str

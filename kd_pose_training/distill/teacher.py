@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kd_pose_training.config import TrainConfig, from_dict
 from kd_pose_training.distill.frozen import Frozen
@@ -75,6 +75,16 @@ class Teacher(Frozen):
                               tuple(level.float() for level in maps))
 
 
+@dataclass(frozen=True)
+class OpenedTeacher:
+    """A checkpoint that fits a student: network with its averaged weights, for each of the
+    student's classes the teacher's own, and all that the checkpoint holds."""
+
+    network: nn.Module
+    classes: list[int]
+    state: dict[str, Any]
+
+
 def load_teacher(path: str | Path, student: TrainConfig,
                  objects: Sequence[Mapping[str, Any]] = ()) -> Teacher:
     """The averaged network of a checkpoint, for a student with its objects filled in.
@@ -88,6 +98,13 @@ def load_teacher(path: str | Path, student: TrainConfig,
             does not know or knows with another box, or weights that do not fit.
         CheckpointError: missing, damaged or no checkpoint.
     """
+    opened = open_teacher(path, student, objects)
+    return Teacher(opened.network, opened.classes, student.data.input_size)
+
+
+def open_teacher(path: str | Path, student: TrainConfig,
+                 objects: Sequence[Mapping[str, Any]] = ()) -> OpenedTeacher:
+    """What teachers of all object networks have in common; see :func:`load_teacher`."""
     state = load_checkpoint(path)
     try:
         config = from_dict(state["config"], str(path))
@@ -101,13 +118,14 @@ def load_teacher(path: str | Path, student: TrainConfig,
     known = list(state.get("objects", ()))
     for name, spec in zip(student.data.objects, objects):
         _check_object(path, name, known[config.data.objects.index(name)], spec)
-    return Teacher(network, classes, student.data.input_size)
+    return OpenedTeacher(network, classes, state)
 
 
 def _check_same(path: str | Path, teacher: TrainConfig, student: TrainConfig) -> None:
     for name, theirs, mine in (
             ("task", teacher.task, student.task),
             ("model.num_keypoints", teacher.model.num_keypoints, student.model.num_keypoints),
+            ("model.code_bits", teacher.model.code_bits, student.model.code_bits),
             ("data.mean", teacher.data.mean, student.data.mean),
             ("data.std", teacher.data.std, student.data.std)):
         if theirs != mine:
