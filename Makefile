@@ -27,7 +27,7 @@ test-all: setup  ## all tests
 	@$(ENV); python -m pytest -q -m "slow or not slow" $(PYTEST)
 
 bench: setup  ## speed side by side with peers, and the node's own cost
-	@$(ENV); python -c 'import rtmlib' 2>/dev/null || \
+	@$(ENV); python -c 'import rtmlib, mmpose' 2>/dev/null || \
 		python -m pip install -q --no-deps -r tools/requirements/bench.txt
 	@$(ENV); status=0; python -m benchmarks || status=1; python benchmarks/node.py || status=1; \
 		exit $$status

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.timing import table
 
-NAMES = ("crop", "pnp", "codes", "alignment")
+NAMES = ("crop", "pnp", "codes", "simcc", "alignment")
 ASKED_FOR = ("bop_errors",)  # only when named: the peer is on no package index
 
 

@@ -57,12 +57,13 @@ def randomise(network: torch.nn.Module) -> None:
             tensor.uniform_(0.5, 1.5)
 
 
+QUICK = {("rtmpose_t", SMALL), ("rtmpose_t", LARGE), ("rtmpose_m", SMALL)}
+
+
 @pytest.mark.parametrize("size, input_size", [
-    ("rtmpose_t", SMALL), ("rtmpose_t", LARGE), ("rtmpose_s", SMALL), ("rtmpose_m", SMALL),
-    pytest.param("rtmpose_l", SMALL, marks=pytest.mark.slow),
-    pytest.param("rtmpose_l", LARGE, marks=pytest.mark.slow),
-    pytest.param("rtmpose_x", SMALL, marks=pytest.mark.slow),
-    pytest.param("rtmpose_x", LARGE, marks=pytest.mark.slow)])
+    pytest.param(size, input_size, id=f"{size} {input_size[1]}x{input_size[0]}",
+                 marks=[] if (size, input_size) in QUICK else pytest.mark.slow)
+    for size in FACTORS for input_size in (SMALL, LARGE)])
 def test_networks(tmp_path, size, input_size):
     torch.manual_seed(0)
     peer = peer_network(size, input_size).eval()
