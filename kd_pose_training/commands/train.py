@@ -212,13 +212,20 @@ def attach_cache(task: Any, train_set: Any, config: TrainConfig, world: Any) -> 
 
 
 def load_start_weights(network: Any, path: str) -> None:
-    """Start from another run's averaged weights; layers of another shape keep their own start.
+    """Start from another run's averaged weights, or a dilated ResNet from a plain one's as
+    torchvision saves it; layers of another shape keep their own start.
 
     Raises:
-        ValueError: not a checkpoint, or no layer of its backbone fits.
+        ValueError: neither of the two, or no layer of its backbone fits.
     """
-    from kd_pose_training.engine.checkpoint import load_checkpoint
-    weights = averaged_weights(load_checkpoint(path))
+    from kd_pose_training.engine.checkpoint import CheckpointError, load_checkpoint
+    from kd_pose_training.models.resnet import read_resnet
+    try:
+        weights = averaged_weights(load_checkpoint(path))
+    except CheckpointError:
+        weights = read_resnet(path)
+        if weights is None:
+            raise
     mine = network.state_dict()
     fitting = {k: v for k, v in weights.items() if k in mine and mine[k].shape == v.shape}
     if not any(key.startswith("backbone.") for key in fitting):

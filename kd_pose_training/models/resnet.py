@@ -7,6 +7,9 @@ ImageNet weights fit by key.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import torch
 from torch import Tensor, nn
 
 
@@ -55,6 +58,17 @@ class ResNet34Dilated(nn.Module):
         half = self.relu(self.bn1(self.conv1(images)))
         quarter = self.layer1(self.maxpool(half))
         return [half, quarter, self.layer4(self.layer3(self.layer2(quarter)))]
+
+
+def read_resnet(path: str | Path) -> dict[str, Tensor] | None:
+    """Weights of a plain ResNet file by their names in a dense network; None if it is none."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # torch raises many types for a file that is something else
+        return None
+    if not isinstance(state, dict) or "layer1.0.conv1.weight" not in state:
+        return None
+    return {f"backbone.{name}": value for name, value in state.items()}
 
 
 def _conv3x3(inputs: int, outputs: int, stride: int, dilation: int) -> nn.Conv2d:

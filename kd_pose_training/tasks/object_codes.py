@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from kd_pose.codes import COARSE_BITS
 from kd_pose_training.config import CodesConfig
 from kd_pose_training.data.code_batch import CodeBatch
 from kd_pose_training.engine.distributed import mean_over_processes
@@ -23,8 +24,6 @@ from kd_pose_training.losses.codes import (
     wrong_bits,
 )
 from kd_pose_training.models.codenet import CodeNet
-
-COARSE_BITS = 6  # as many as decoding looks at for the certainty of a pixel
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class CodesTask(nn.Module):
 
         ``mask`` and ``code``: losses; in validation all bits weigh alike, so that its numbers of
         different times compare. ``mask_iou``: overlap of the masks at ½; ``bit_error``: share of
-        wrong bits; ``coarse_error``: the same of the coarsest bits.
+        wrong bits; ``coarse_error``: the same of the bits that decoding weighs a pixel by.
 
         Raises:
             ValueError: the batch does not fit the network's output.
