@@ -99,9 +99,13 @@ class PoseErrors:
         """
         T_est, T_true = np.asarray(T_est, float), np.asarray(T_true, float)
         K = np.broadcast_to(np.asarray(K, float), (len(T_est), 3, 3))
-        P_est = K @ T_est[:, :3]
-        P_true = (K @ T_true[:, :3])[:, None] @ self.symmetries
-        if len(self.symmetries) == 1 or not len(P_est):
+        return _by_chunks(self._mspd, (K @ T_est[:, :3], K @ T_true[:, :3]),
+                          len(self.symmetries))
+
+    def _mspd(self, P_est: np.ndarray, P_true: np.ndarray) -> np.ndarray:
+        """Of projections (n, 3, 4)."""
+        P_true = P_true[:, None] @ self.symmetries
+        if len(self.symmetries) == 1:
             return self._all_points(P_est, P_true[:, 0])
         few = self._hull[:, ::max(1, self._hull.shape[1] // COARSE_POINTS)]
         bound = _by_chunks(lambda a, b: _farthest(a[:, None], b, few), (P_est, P_true),
