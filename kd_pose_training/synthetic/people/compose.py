@@ -16,6 +16,7 @@ from kd_pose_training.synthetic.people.figure import (
     draw_features,
     draw_person,
     make_figure,
+    mesh_of_figure,
 )
 from kd_pose_training.synthetic.people.poses import Stance, draw_stance
 from kd_pose_training.synthetic.people.settings import PeopleSettings
@@ -28,23 +29,15 @@ ROOM = 0.55  # metres between people's middles
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A person's place: seed of who they are, stance, place on the ground (2,) and yaw."""
-
-    person_seed: int
-    stance: Stance
-    at: np.ndarray
-    yaw: float
-
-
-@dataclass(frozen=True)
 class Crowd:
-    """A scene with its people. keypoints: (133, 3) in the world, one per person, and slack (133,)
-    as ``Figure`` has it; in the order of ``scene.objects``."""
+    """A scene with its people. Per person, in the order of ``scene.objects``: keypoints (133, 3)
+    in the world, slack (133,) as ``Figure`` has it, and owners (V,): the bone that carries each
+    vertex of the mesh."""
 
     scene: Scene
     keypoints: list[np.ndarray]
     slack: list[np.ndarray]
+    owners: list[np.ndarray]
 
 
 def frame_generator(seed: int, split: str, number: int) -> np.random.Generator:
@@ -66,21 +59,20 @@ class PeopleComposer:
         count = min(low + int(rng.geometric(0.42)) - 1, high)
         outdoors = rng.random() < crowd.outdoors
         azimuth = rng.uniform(-np.pi, np.pi)  # from the people to the camera
-        people = [_draw_one(int(rng.integers(2**31)), rng, azimuth, crowd.facing)
-                  for _ in range(count)]
+        people = [_draw_one(rng, azimuth, crowd.facing) for _ in range(count)]
         spots = _spread(count, azimuth, rng)
-        # Coarse figures tell where everything is; near ones are made again in detail.
-        figures = [make_figure(*_who(seed, stance), 1) for seed, stance, _ in people]
         poses = [make_pose(turn_z(yaw), np.array([*at, 0.0]))
                  for at, (_, _, yaw) in zip(spots, people)]
-        world = [transform_points(T, f.keypoints) for T, f in zip(poses, figures)]
+        figures = [figure for figure, _, _ in people]
+        world = [transform_points(T, figure.keypoints) for T, figure in zip(poses, figures)]
         K, T_cam_world = self._camera(world, azimuth, rng)
-        things = []
-        for row, (seed, stance, _) in enumerate(people):
+        things, owners = [], []
+        for row, figure in enumerate(figures):
             depth = (T_cam_world @ [*world[row][0], 1.0])[2]
-            if K[1, 1] * 0.23 / max(depth, 0.1) > NEAR_HEAD_PX:
-                figures[row] = make_figure(*_who(seed, stance), 0)
-            things.append(Thing(figures[row].mesh, row, poses[row], self._gain(rng),
+            level = 0 if K[1, 1] * 0.23 / max(depth, 0.1) > NEAR_HEAD_PX else 1
+            mesh, owner = mesh_of_figure(figure, level)
+            owners.append(owner)
+            things.append(Thing(mesh, row, poses[row], self._gain(rng),
                                 rng.uniform(0, self.settings.look.shine) ** 2, 18.0))
         extra = self._around(figures, people, poses, spots, azimuth, T_cam_world, outdoors, rng)
         light = random_light(self.settings.look.light, rng)
@@ -95,7 +87,7 @@ class PeopleComposer:
                                   self.settings.look.backgrounds), (0, 0), rng.uniform(1, 10))
         scene = Scene(K, picture.width, picture.height, T_cam_world, (*things, *extra), light,
                       backdrop)
-        return Crowd(scene, world, [figure.slack for figure in figures])
+        return Crowd(scene, world, [figure.slack for figure in figures], owners)
 
     def _gain(self, rng: np.random.Generator) -> np.ndarray:
         return 1 + rng.uniform(-1, 1) * self.settings.look.colour * np.ones(3)
@@ -174,21 +166,16 @@ class PeopleComposer:
         return K, look_at(eye, target + shift, roll)
 
 
-def _draw_one(seed: int, rng: np.random.Generator, azimuth: float,
-              facing: float) -> tuple[int, Stance, float]:
-    person = draw_person(np.random.default_rng(seed))
+def _draw_one(rng: np.random.Generator, azimuth: float,
+              facing: float) -> tuple[Figure, Stance, float]:
+    """Someone, how they hold themselves, and their yaw."""
+    person = draw_person(rng)
     stance = draw_stance(rng, person.build)
     if person.bottom == "long_skirt" and stance.name not in STANDABLE:
         stance = draw_stance(rng, person.build, str(rng.choice(STANDABLE)))
     aside = np.radians(np.clip(rng.normal(0, 35), -70, 70)) if rng.random() < facing else \
         rng.uniform(-np.pi, np.pi)
-    return seed, stance, azimuth + aside
-
-
-def _who(seed: int, stance: Stance) -> tuple:
-    """Person, stance, features of a seed: the same however often they are drawn."""
-    own = np.random.default_rng(seed)
-    return draw_person(own), stance, draw_features(own)
+    return make_figure(person, stance, draw_features(rng)), stance, azimuth + aside
 
 
 def _spread(count: int, azimuth: float, rng: np.random.Generator) -> list[np.ndarray]:

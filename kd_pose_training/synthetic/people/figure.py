@@ -36,7 +36,7 @@ from kd_pose_training.synthetic.people.skeleton import (
     place,
     turn,
 )
-from kd_pose_training.synthetic.people.skin import BOUND, Piece, join, move, move_point
+from kd_pose_training.synthetic.people.skin import BOUND, Piece, join, move, move_point, owners
 from kd_pose_training.synthetic.people.texture import atlas, atlas_uv, cloth, hair_picture
 
 _SKINS = np.array([(252, 222, 200), (240, 200, 172), (226, 178, 146), (205, 152, 118),
@@ -166,15 +166,42 @@ def draw_features(rng: np.random.Generator) -> Features:
 
 @dataclass(frozen=True)
 class Figure:
-    """A posed person. mesh: in the body frame moved to the ground, ``T_world_body`` (4, 4) puts
-    it into the world; keypoints (133, 3) and, for each, ``slack`` (133,): metres by which the
-    person's own surface may lie in front of it; ``seat``: height of the seat, 0 for none."""
+    """A posed person who stands on z = 0 and faces along x. keypoints (133, 3); slack (133,):
+    metres by which the person's own surface may lie before each (before joints of the body, that
+    of the limbs which meet there); seat: height of what is sat on, 0 for none."""
 
-    mesh: Mesh
+    person: Person
+    features: Features
+    placed: Placed
     keypoints: np.ndarray
     slack: np.ndarray
     seat: float
-    placed: Placed
+
+
+def make_figure(person: Person, stance: Stance, features: Features) -> Figure:
+    """Pose a person."""
+    placed = _grounded(place(stance.pose, person.build), stance, person.build)
+    points, slack = _keypoints(placed, person, features)
+    seat = placed.at("pelvis")[2] - 0.115 * person.build.factors()[0, 2] if stance.seated else 0.0
+    return Figure(person, features, placed, points, slack, float(seat))
+
+
+def mesh_of_figure(figure: Figure, level: int) -> tuple[Mesh, np.ndarray]:
+    """The surface, same frame as the figure's, and the bone (V,) that carries each vertex most.
+    level 0: near, 1: distant."""
+    person = figure.person
+    pieces = [_on_head(piece, person, figure.features)
+              if piece.zone in ("face", "hair", "hat", "frame") else piece
+              for piece in pieces_of(person, level)]
+    whole = join(pieces)
+    vertices, normals = move(whole, figure.placed, person.build)
+    uv = np.concatenate([atlas_uv(piece.zone, piece.uv) for piece in pieces])
+    rng = np.random.default_rng(person.seed)
+    pictures = {**person.cloths, "face": paint_face(person.paint, figure.features, rng)}
+    mesh = Mesh(vertices.astype(np.float32), whole.faces.astype(np.int32),
+                normals.astype(np.float32), uv, whole.tint,
+                atlas(pictures, person.colours, level))
+    return mesh, owners(whole)
 
 
 def pieces_of(person: Person, level: int) -> list[Piece]:
@@ -212,24 +239,6 @@ def _on_head(piece: Piece, person: Person, features: Features) -> Piece:
     return replace(piece, vertices=moved.astype(np.float32))
 
 
-def make_figure(person: Person, stance: Stance, features: Features, level: int) -> Figure:
-    """Pose a person and put them onto z = 0, facing along x. level 0: near, 1: distant."""
-    placed = _grounded(place(stance.pose, person.build), stance, person.build)
-    pieces = [_on_head(piece, person, features) if piece.zone in ("face", "hair", "hat", "frame")
-              else piece for piece in pieces_of(person, level)]
-    whole = join(pieces)
-    vertices, normals = move(whole, placed, person.build)
-    uv = np.concatenate([atlas_uv(piece.zone, piece.uv) for piece in pieces])
-    rng = np.random.default_rng(person.seed)
-    pictures = {**person.cloths, "face": paint_face(person.paint, features, rng)}
-    mesh = Mesh(vertices.astype(np.float32), whole.faces.astype(np.int32),
-                normals.astype(np.float32), uv, whole.tint,
-                atlas(pictures, person.colours, level))
-    points, slack = _keypoints(placed, person, features)
-    seat = placed.at("pelvis")[2] - 0.115 * person.build.factors()[0, 2] if stance.seated else 0.0
-    return Figure(mesh, points, slack, float(seat), placed)
-
-
 def _grounded(placed: Placed, stance: Stance, build: Build) -> Placed:
     """Tilt about the pelvis, and lower so that the lowest sole, or knee, is on the ground."""
     R = turn("y", stance.pitch) @ turn("x", stance.roll)
@@ -248,9 +257,9 @@ def _grounded(placed: Placed, stance: Stance, build: Build) -> Placed:
 _BODY_JOINTS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 _JOINT_BONE = {"shoulder": "upper_arm", "elbow": "forearm", "wrist": "hand", "hip": "thigh",
                "knee": "shin", "ankle": "foot"}
-# How thick cloth and flesh before a joint are, metres.
-_JOINT_SLACK = {"shoulder": 0.13, "elbow": 0.075, "wrist": 0.05, "hip": 0.19, "knee": 0.095,
-                "ankle": 0.08}
+# Cloth and flesh before a joint are at most so thick, metres.
+_JOINT_SLACK = {"shoulder": 0.22, "elbow": 0.12, "wrist": 0.08, "hip": 0.32, "knee": 0.16,
+                "ankle": 0.14}
 
 
 def _keypoints(placed: Placed, person: Person,

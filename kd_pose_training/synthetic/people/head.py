@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import cv2
 import numpy as np
 
 from kd_pose_training.synthetic.people.sdf import (
@@ -33,8 +34,8 @@ CROWN, CHIN = 0.170, -0.064  # z of the ends
 FACE_HALF_WIDTH, FACE_LOW, FACE_HIGH = 0.115, -0.09, 0.17  # the painted rectangle
 # From here backwards a face's paint is drawn out sideways instead of through the head.
 PAINT_X = 0.012
-_JAW = ((0.004, 0.076, 0.048), (0.006, 0.074, 0.024), (0.010, 0.070, 0.0),
-        (0.016, 0.0645, -0.022), (0.026, 0.055, -0.0405), (0.040, 0.043, -0.053),
+_JAW = ((0.017, 0.074, 0.048), (0.016, 0.0725, 0.024), (0.014, 0.070, 0.0),
+        (0.017, 0.0645, -0.022), (0.026, 0.055, -0.0405), (0.040, 0.043, -0.053),
         (0.055, 0.030, -0.0605), (0.067, 0.0155, -0.0645), (0.071, 0.0, -0.066))
 
 
@@ -108,7 +109,8 @@ def head_distance() -> Distance:
         Cone(at(-0.020, 0, 0.0), at(-0.022, 0, -0.075), 0.051, 0.052, "head"),
         *_both(lambda s: Cone(at(0.005, 0.048 * s, -0.010), at(0.054, 0.013 * s, -0.045), 0.018,
                               0.016, "head")),
-        *_both(lambda s: ball(0.053, 0.043 * s, 0.024, 0.017)),
+        *_both(lambda s: Cone(at(0.053, 0.044 * s, 0.024), at(0.004, 0.0585 * s, 0.030), 0.0165,
+                              0.0125, "head")),
         ball(0.066, 0, -0.047, 0.016)], 0.026)
     brow = union(_both(lambda s: Cone(at(0.0765, 0.010 * s, 0.077), at(0.061, 0.045 * s, 0.078),
                                       0.0085, 0.0070, "head")), 0.008)
@@ -129,6 +131,8 @@ def head_distance() -> Distance:
     ear = carve(ears, hollows, 0.006)
 
     def distance(points: np.ndarray) -> np.ndarray:
+        # Smooth unions depend a little on their order; both sides shall be alike.
+        points = np.column_stack([points[:, 0], np.abs(points[:, 1]), points[:, 2]])
         total = smooth_min(face(points), eyes(points), 0.0015)
         total = smooth_min(total, nose(points), 0.010)
         total = smooth_min(total, lips(points), 0.005)
@@ -182,26 +186,47 @@ def _mouth(features: Features) -> np.ndarray:
 @lru_cache(maxsize=1)
 def jaw_points() -> np.ndarray:
     """The 17 points of the jaw's outline from the right ear to the left, (17, 3)."""
-    left = np.array(_JAW)
-    right = left[:-1] * (1, -1, 1)
-    return onto_surface(head_distance(), np.concatenate([right, left[::-1]])).astype(np.float64)
+    left = onto_surface(head_distance(), np.array(_JAW)).astype(np.float64)
+    left[-1, 1] = 0
+    return np.concatenate([left[:-1] * (1, -1, 1), left[::-1]])
 
 
 def landmarks(form: HeadForm, features: Features) -> np.ndarray:
     """All 68 (68, 3) of a head with its features, by the head's axes."""
     plan = landmark_plan(features)
-    starts = np.column_stack([np.full(len(plan), 0.2), plan])
-    inner = first_hit(head_distance(), starts, np.array([-1.0, 0, 0]))
+    inner = np.column_stack([_relief(plan), plan])
     return form.apply(np.concatenate([jaw_points(), inner]), features.jaw_drop)
+
+
+_RELIEF_CELL = 0.001
+_RELIEF_LOW, _RELIEF_HIGH = np.array([0.0, -0.050]), np.array([0.062, 0.095])  # y, z
+
+
+@lru_cache(maxsize=1)
+def _relief_map() -> np.ndarray:
+    """x (Z, Y) of the face's left half seen from the front, on a grid of y and z."""
+    y = np.arange(_RELIEF_LOW[0], _RELIEF_HIGH[0] + 1e-9, _RELIEF_CELL)
+    z = np.arange(_RELIEF_LOW[1], _RELIEF_HIGH[1] + 1e-9, _RELIEF_CELL)
+    grid = np.stack(np.meshgrid(y, z), -1).reshape(-1, 2)
+    starts = np.column_stack([np.full(len(grid), 0.125), grid])
+    return first_hit(head_distance(), starts, np.array([-1.0, 0, 0]))[:, 0].reshape(len(z), len(y))
+
+
+def _relief(plan: np.ndarray) -> np.ndarray:
+    """x (n,) of the surface at (y, z) (n, 2) of the face, between the grid's values."""
+    plan = np.column_stack([np.abs(plan[:, 0]), plan[:, 1]])
+    place = (np.clip(plan, _RELIEF_LOW, _RELIEF_HIGH - 1e-6) - _RELIEF_LOW) / _RELIEF_CELL
+    return cv2.remap(_relief_map(), place[:, :1].astype(np.float32),
+                     place[:, 1:].astype(np.float32), cv2.INTER_LINEAR)[:, 0].astype(np.float64)
 
 
 @lru_cache(maxsize=1)
 def _rest_points() -> dict[str, np.ndarray]:
-    starts = np.array([[0.2, 0, 0.019], [0.2, *EYE], [0.2, -EYE[0], EYE[1]]])
-    nose, left, right = first_hit(head_distance(), starts, np.array([-1.0, 0, 0]))
-    ears = onto_surface(head_distance(), np.array([[0.002, 0.083, 0.045], [0.002, -0.083, 0.045]]))
-    return {"nose": nose, "left_eye": left, "right_eye": right, "left_ear": ears[0],
-            "right_ear": ears[1]}
+    starts = np.array([[0.2, 0, 0.019], [0.2, *EYE]])
+    nose, eye = first_hit(head_distance(), starts, np.array([-1.0, 0, 0]))
+    ear, = onto_surface(head_distance(), np.array([[0.002, 0.083, 0.045]]))
+    return {"nose": nose, "left_eye": eye, "right_eye": eye * (1, -1, 1), "left_ear": ear,
+            "right_ear": ear * (1, -1, 1)}
 
 
 def head_points(form: HeadForm) -> dict[str, np.ndarray]:

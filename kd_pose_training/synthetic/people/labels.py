@@ -1,22 +1,24 @@
 """COCO-WholeBody annotations of drawn people, their visibility asked of the drawn depth.
 
 Pixel centres are at whole numbers. v = 2: seen; 1: inside the picture, but hidden by something, be
-it the person themselves; 0: outside of the picture, x = y = 0. Points of joints lie inside of the
-body: they count as seen if the person's own surface before them is no further away than flesh and
-cloth are thick.
+it the person themselves; 0: outside of the picture, x = y = 0. Points on the skin are seen where
+the depth ends at them. Joints lie inside of the body: they are seen where what the picture shows
+is the surface, flesh or cloth, of the limbs that meet in them.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
-from kd_pose.geometry import transform_points
+from kd_pose.geometry import invert_pose, transform_points
 from kd_pose.wholebody_keypoints import PARTS
 from kd_pose_training.synthetic.bop_writer import mask_box, mask_rle
 from kd_pose_training.synthetic.people.compose import Crowd
 from kd_pose_training.synthetic.people.settings import LabelSettings
+from kd_pose_training.synthetic.people.skeleton import INDEX
 from kd_pose_training.synthetic.render import NEAR_M, Buffers
 
 # Name in the file, part, and by what share of the points' extent its box is wider than they are.
@@ -52,6 +54,48 @@ def visibility(pixels: np.ndarray, depth: np.ndarray, slack: np.ndarray, row: in
     return np.where(inside, np.where(seen, 2, 1), 0)
 
 
+# Body joints (rows of the 133) and the bones whose surface shows them; * is the joint's side.
+_SHOWN_BY = {5: "*_clavicle *_upper_arm chest neck", 7: "*_upper_arm *_forearm",
+             9: "*_forearm *_hand *_thumb_base", 11: "pelvis belly *_thigh", 13: "*_thigh *_shin",
+             15: "*_shin *_foot"}
+JOINTS = {row + shift: np.array([INDEX[name] for name in names.replace("*", side).split()])
+          for row, names in _SHOWN_BY.items() for shift, side in ((0, "l"), (1, "r"))}
+
+
+def joints_shown(pixels: np.ndarray, seen: np.ndarray, row: int, crowd: Crowd,
+                 buffers: Buffers) -> np.ndarray:
+    """``seen`` (133,) of person ``row`` with 1 for the joints before which there is another limb.
+
+    The surface at the joint's pixel (133, 2) is looked up among the person's vertices: the nearest
+    one tells the bone.
+    """
+    scene, seen = crowd.scene, seen.copy()
+    rows = [joint for joint in JOINTS if seen[joint] == 2]
+    if not rows:
+        return seen
+    at = np.stack([_own_pixel(pixels[joint], row, buffers) for joint in rows])
+    depth = buffers.depth[at[:, 1], at[:, 0]].astype(np.float64)
+    rays = np.column_stack([at, np.ones(len(at))]) @ np.linalg.inv(scene.K).T
+    thing = scene.objects[row]
+    surface = transform_points(invert_pose(scene.pose(thing)), rays * depth[:, None])
+    vertices = thing.mesh.vertices
+    for joint, point in zip(rows, surface.astype(np.float32)):
+        gap = vertices - point
+        nearest = np.einsum("ij,ij->i", gap, gap).argmin()
+        if crowd.owners[row][nearest] not in JOINTS[joint]:
+            seen[joint] = 1
+    return seen
+
+
+def _own_pixel(pixel: np.ndarray, row: int, buffers: Buffers) -> np.ndarray:
+    """The pixel (u, v) next to a place that shows person ``row``; the place's own if it does."""
+    height, width = buffers.ids.shape
+    u, v = np.rint(pixel).astype(int)
+    steps = sorted(itertools.product((-1, 0, 1), repeat=2), key=lambda s: s[0] ** 2 + s[1] ** 2)
+    around = [(np.clip(u + i, 0, width - 1), np.clip(v + j, 0, height - 1)) for i, j in steps]
+    return np.array(next(((x, y) for x, y in around if buffers.ids[y, x] == row), around[0]))
+
+
 def annotate(crowd: Crowd, buffers: Buffers, settings: LabelSettings) -> list[dict[str, Any]]:
     """One annotation per person of whom enough is seen, without ids."""
     found = []
@@ -61,6 +105,7 @@ def annotate(crowd: Crowd, buffers: Buffers, settings: LabelSettings) -> list[di
             continue
         pixels, depth = project(points, crowd.scene.T_cam_world, crowd.scene.K)
         seen = visibility(pixels, depth, slack, row, buffers)
+        seen = joints_shown(pixels, seen, row, crowd, buffers)
         rows = np.column_stack([np.where(seen[:, None] > 0, pixels, 0.0), seen])
         found.append(_annotation(rows, mask, settings))
     return found

@@ -117,21 +117,21 @@ def onto_surface(distance: Distance, points: np.ndarray, steps: int = 6) -> np.n
 
 def first_hit(distance: Distance, starts: np.ndarray, direction: np.ndarray,
               reach: float = 0.4) -> np.ndarray:
-    """Where rays (n, 3) along one unit direction first meet the surface: sphere tracing.
-
-    Raises:
-        ValueError: a ray misses.
-    """
+    """Where rays (n, 3) along one unit direction first meet the surface within ``reach`` metres,
+    by sphere tracing; nan for those that miss."""
     starts = np.asarray(starts, np.float32)
+    direction = np.asarray(direction, np.float32)
     travelled = np.zeros(len(starts), np.float32)
-    for _ in range(200):
-        gap = distance(starts + travelled[:, None] * direction.astype(np.float32))
-        travelled += 0.7 * gap
-        if (np.abs(gap) < 1e-5).all():
+    gap = np.full(len(starts), np.inf, np.float32)
+    active = np.arange(len(starts))
+    for _ in range(100):
+        gap[active] = distance(starts[active] + travelled[active, None] * direction)
+        travelled[active] += 0.7 * gap[active]
+        active = active[(np.abs(gap[active]) > 1e-5) & (travelled[active] < reach)]
+        if not len(active):
             break
-    if (travelled > reach).any() or not (np.abs(gap) < 1e-3).all():
-        raise ValueError(f"rays {np.flatnonzero(np.abs(gap) >= 1e-3).tolist()} miss the surface")
-    return starts + travelled[:, None] * direction.astype(np.float32)
+    travelled[(np.abs(gap) > 1e-3) | (travelled >= reach)] = np.nan
+    return starts + travelled[:, None] * direction
 
 
 def _sample(distance: Distance, low: np.ndarray, high: np.ndarray, cell: float) -> np.ndarray:

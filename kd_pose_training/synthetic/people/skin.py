@@ -35,6 +35,7 @@ _HALVED = tuple(name for name in NAMES if not name.endswith("_clavicle")
                 and name not in ("pelvis", "belly", "chest"))
 HALF = {name: len(NAMES) + row for row, name in enumerate(_HALVED)}
 CARRIERS = 4  # bones that share a vertex
+_OWNER = np.array([*range(len(NAMES)), *(INDEX[name] for name in _HALVED)])
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,12 @@ def cover(distance: Distance, shapes: list[Shape], low: np.ndarray, high: np.nda
     uv = np.stack([vertices[:, 1] + 0.55 * vertices[:, 0], vertices[:, 2]], axis=1)
     return Piece(vertices, faces, normals, rows, shares, uv, zone,
                  np.ones((len(vertices), 3), np.float32))
+
+
+def owners(piece: Piece) -> np.ndarray:
+    """Row (V,) in NAMES of the bone that carries most of each vertex."""
+    rows = np.arange(len(piece.rows))
+    return _OWNER[piece.rows[rows, piece.shares.argmax(axis=1)]].astype(np.int16)
 
 
 def join(pieces: Sequence[Piece]) -> Piece:

@@ -74,7 +74,8 @@ def cloth(zone: str, rng: np.random.Generator) -> np.ndarray:
         base = np.array([58, 82, 122]) * rng.uniform(0.45, 1.35)
     image = np.empty((height, width, 3), np.float32)
     image[:] = base
-    y, x = np.mgrid[0:height, 0:width].astype(np.float32)
+    x = np.arange(width, dtype=np.float32)[None]
+    y = np.arange(height, dtype=np.float32)[:, None]
     per_metre = width / (_SPANS[zone][1] - _SPANS[zone][0])
     kind = rng.random()
     if zone == "bottom":
@@ -93,7 +94,7 @@ def cloth(zone: str, rng: np.random.Generator) -> np.ndarray:
     elif 0.78 <= kind < 0.86:  # patches
         image += (patterns.noise(height, width, 50, rng) > 0.1)[..., None] * (second - base)
     elif 0.86 <= kind < 0.93:  # two halves
-        image[y > height * rng.uniform(0.25, 0.6)] = second
+        image[int(height * rng.uniform(0.25, 0.6)):] = second
     elif kind >= 0.93 and kind <= 1:
         image = patterns.picture(height, width, rng).astype(np.float32)
     if zone == "top" and rng.random() < 0.3:
@@ -103,7 +104,7 @@ def cloth(zone: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _wave(along: np.ndarray, period: float, rng: np.random.Generator) -> np.ndarray:
-    """Stripes (H, W, 1) of 0 and 1 with soft edges."""
+    """Stripes of 0 and 1 with soft edges along (H, 1) or (1, W) places: (..., 1)."""
     wave = np.sin(along * (2 * np.pi / max(period, 4)) + rng.uniform(0, 6))
     return np.clip(0.5 + rng.uniform(1, 5) * wave, 0, 1)[..., None]
 
