@@ -113,14 +113,9 @@ def _change_hue(image: np.ndarray, config: AugmentConfig, rng: np.random.Generat
     turn = rng.uniform(-config.hue, config.hue) / 2.0  # OpenCV's hue counts 2 degrees
     gain = 1.0 + rng.uniform(-config.saturation, config.saturation)
     values = np.arange(256)
-    return look_up_hsv(image, (values + round(turn)) % 180, np.clip(values * gain, 0, 255), values)
-
-
-def look_up_hsv(image: np.ndarray, hue: np.ndarray, saturation: np.ndarray,
-                value: np.ndarray) -> np.ndarray:
-    """BGR uint8 (H, W, 3) with hue (0..179), saturation and value through tables (256,)."""
-    tables = np.stack([hue, saturation, value], 1)[None].astype(np.uint8)
-    hsv = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), tables)
+    tables = np.stack([(values + round(turn)) % 180, np.clip(values * gain, 0, 255), values], 1)
+    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
+    hsv = cv2.LUT(hsv, tables[None].astype(np.uint8))
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
 
 

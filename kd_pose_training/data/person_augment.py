@@ -18,7 +18,7 @@ from scipy.special import ndtri
 
 from kd_pose.crop import box_affine
 from kd_pose.wholebody_keypoints import LOWER_BODY, UPPER_BODY
-from kd_pose_training.data.augment import look_up_hsv, turn_crop
+from kd_pose_training.data.augment import turn_crop
 
 Stage = Literal["strong", "weak"]
 STAGES: tuple[Stage, ...] = ("strong", "weak")
@@ -183,12 +183,17 @@ def change_pixels(image: np.ndarray, config: PersonAugment,
 def _shift_colours(image: np.ndarray, config: PersonAugment, draws: np.ndarray) -> np.ndarray:
     limits = np.array([config.hue, config.saturation, config.value])
     # Whole numbers, each in every second picture only, as YOLOX has it.
-    shifts = (limits * (2.0 * draws[:3] - 1.0) * (draws[3:] < 0.5)).astype(np.int16)
-    if not shifts.any():
+    hue, saturation, value = (limits * (2.0 * draws[:3] - 1.0)
+                              * (draws[3:] < 0.5)).astype(int).tolist()
+    if not (hue or saturation or value):
         return image
-    values = np.arange(256, dtype=np.int16)
-    return look_up_hsv(image, (values + shifts[0]) % 180,
-                       np.clip(values + shifts[1], 0, 255), np.clip(values + shifts[2], 0, 255))
+    # With 256 steps to the circle bytes turn over by themselves, and no table is needed.
+    hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV_FULL)
+    if saturation or value:
+        hsv = cv2.add(hsv, (0, saturation, value, 0), dst=hsv)  # saturates
+    if hue:
+        hsv[..., 0] += np.uint8(round(hue * 256 / 180) % 256)
+    return cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR_FULL)
 
 
 def _drop_rectangle(image: np.ndarray, config: PersonAugment, draws: np.ndarray) -> None:

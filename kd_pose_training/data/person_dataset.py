@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from kd_pose.crop import apply_affine, box_affine, warp
+from kd_pose.crop import apply_affine, box_affine, crop_pixels
 from kd_pose.simcc import SimccCodec
 from kd_pose.wholebody_keypoints import FLIP, PARTS
 from kd_pose_training.data.coco_wholebody import PersonTable
@@ -59,6 +59,7 @@ class PersonDataset(torch.utils.data.Dataset):
         self.augment = dict(augment or {"strong": strong_augment(), "weak": weak_augment()})
         self.only_valid_parts = only_valid_parts
         self.encoding = encoding or Encoding(codec)
+        self._last: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -79,7 +80,7 @@ class PersonDataset(torch.utils.data.Dataset):
                                            self.crop_pad, config, rng)
         else:
             M, mirrored = box_affine(table.box_xywh[index], size, self.crop_pad), False
-        pixels = warp(table.load_image(table.image[index]), M, size)
+        pixels = crop_pixels(self._picture(int(table.image[index])), M, size)
         if self.train:
             pixels = change_pixels(pixels, config, rng)
         if mirrored:
@@ -88,6 +89,12 @@ class PersonDataset(torch.utils.data.Dataset):
             torch.from_numpy(pixels)[None],
             torch.from_numpy(apply_affine(M, xy).astype(np.float32))[None],
             torch.from_numpy(weight)[None], self.encoding)
+
+    def _picture(self, image: int) -> np.ndarray:
+        """A picture, decoded anew only if the last sample was of another one."""
+        if self._last is None or self._last[0] != image:
+            self._last = (image, self.table.load_image(image))
+        return self._last[1]
 
     def _weight(self, index: int) -> np.ndarray:
         """(133,) float32: 1 where a keypoint is labelled."""

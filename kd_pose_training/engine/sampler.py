@@ -65,13 +65,17 @@ class IterationSampler:
         first = iteration * self.batch_size + self.rank * share
         return [self._sample(position) for position in range(first, first + share)]
 
+    def epoch_order(self, rng: np.random.Generator, part: int) -> np.ndarray:
+        """The samples of a part, counted from its first one, in the order of one epoch."""
+        return rng.permutation(self._counts[part])
+
     def _sample(self, position: int) -> tuple[int, int]:
         part, draw = part_of(position, self._weights)
         epoch, place = divmod(draw, self._counts[part])
         if epoch != self._orders[part][0]:
             stream = (_PART_STREAM, part) if len(self._counts) > 1 else (_EPOCH_STREAM,)
             rng = np.random.default_rng((self.seed, *stream, epoch))
-            self._orders[part] = epoch, rng.permutation(self._counts[part])
+            self._orders[part] = epoch, self.epoch_order(rng, part)
         index = self._firsts[part] + int(self._orders[part][1][place])
         return index, sample_seed(self.seed, position)
 

@@ -62,16 +62,20 @@ class Trainer:
         header: plain data stored in every checkpoint (configuration, classes).
         validate: called with the averaged network, returns named numbers.
         best: name of the validated number that decides about ``best.pt``; lower is better.
+        sampler: called with the arguments of :class:`IterationSampler`; for data sets with an
+            order, or keys, of their own.
     """
 
     def __init__(self, task: Task, train_set: Dataset, collate: Callable, config: TrainerConfig,
                  optim: OptimConfig, folder: Path, *, header: dict | None = None,
                  world: distributed.World = distributed.World(), num_workers: int = 0,
                  validate: Callable[[nn.Module], Mapping[str, float]] | None = None,
-                 best: str = "total") -> None:
+                 best: str = "total",
+                 sampler: Callable[..., IterationSampler] = IterationSampler) -> None:
         self.task, self.config, self.optim, self.folder = task, config, optim, Path(folder)
         self.header, self.world, self.validate, self.best = header or {}, world, validate, best
         self.train_set, self.collate, self.num_workers = train_set, collate, num_workers
+        self.sampler = sampler
         self.numerics = choose_numerics(config.device, config.precision, config.channels_last,
                                         world.local_rank)
         self.device = self.numerics.device
@@ -129,9 +133,9 @@ class Trainer:
         """
         self._prepare()
         config, log = self.config, self._open_log()
-        sampler = IterationSampler(len(self.train_set), config.batch_size, config.seed,
-                                   self.iteration, config.iterations, self.world.rank,
-                                   self.world.size, getattr(self.train_set, "mix", ()))
+        sampler = self.sampler(len(self.train_set), config.batch_size, config.seed,
+                               self.iteration, config.iterations, self.world.rank,
+                               self.world.size, getattr(self.train_set, "mix", ()))
         batches = self._batches(sampler)
         if self._random is not None:  # after the loader has been started: it draws, too
             store.set_random_state(self._random)

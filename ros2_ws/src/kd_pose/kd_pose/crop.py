@@ -164,6 +164,14 @@ def crop_batch(
     return batch
 
 
+def crop_pixels(image: np.ndarray, M: np.ndarray, size_wh: tuple[int, int]) -> np.ndarray:
+    """`warp` of an `image` uint8 (H, W, 3) -> (h, w, 3), to the bit, in about half the time."""
+    source = _four_channels(image, M, size_wh)
+    if source is None:
+        return warp(image, M, size_wh)
+    return cv2.cvtColor(warp(source, M, size_wh), cv2.COLOR_BGRA2BGR)
+
+
 def _four_channels(
     image: np.ndarray, M: np.ndarray, size_wh: tuple[int, int]
 ) -> np.ndarray | None:
