@@ -23,6 +23,9 @@ from meshes to a model on a robot:
   kd-pose-train evaluate --help               ADD, ADD-S and reprojection error on a BOP folder
   kd-pose-train export --help                 one .onnx file with everything a node needs inside
 
+people with 133 keypoints:
+  kd-pose-train synth-people --help           render them into a COCO-WholeBody training set
+
 public data sets (LINEMOD, LM-O, YCB-V):
   kd-pose-train check-data lm                 is the download complete?
   kd-pose-train bop-score --help              BOP's average recall beside ADD(-S)-0.1d

@@ -18,7 +18,7 @@ def check(good: bool, name: str, value: object, allowed: str) -> None:
 def check_range(name: str, value: tuple[float, float], low: float, high: float) -> None:
     """Refuse a range that is not one, or that leaves low..high."""
     check(low <= value[0] <= value[1] <= high, name, value,
-           f"[smallest, largest] within {low} to {high}")
+          f"[smallest, largest] within {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -158,10 +158,10 @@ class SynthSettings:
         check(bool(self.splits), "splits", self.splits, "at least one, e.g. train: 4000")
         for name, count in self.splits.items():
             check(name.replace("_", "").isalnum() and not name.startswith("models"), "splits",
-                   name, "names of letters, digits and _ that do not begin with models")
+                  name, "names of letters, digits and _ that do not begin with models")
             check(1 <= count <= 10**7, f"splits.{name}", count, "1 to 10000000 frames")
         check(1 <= self.frames_per_scene <= 100000, "frames_per_scene", self.frames_per_scene,
-               "1 to 100000")
+              "1 to 100000")
         check(0 <= self.workers <= 256, "workers", self.workers, "0 (all cores) to 256")
 
 

@@ -121,12 +121,14 @@ class PeopleComposer:
         for _ in range(8):
             spot = spots[rng.integers(len(spots))]
             towards = (eye[:2] - spot) / max(np.linalg.norm(eye[:2] - spot), 1e-6)
-            turn = turn_z(rng.normal(0, 0.5) if rng.random() < 0.5 else rng.uniform(-3.1, 3.1))
-            at = spot + (turn[:2, :2] @ towards) * rng.uniform(0.6, 1.3)
+            aside = rng.normal(0, 0.5) if rng.random() < 0.5 else rng.uniform(-np.pi, np.pi)
+            at = spot + (turn_z(aside)[:2, :2] @ towards) * rng.uniform(0.6, 1.3)
+            # Half-way to the camera and nearer, a table would fill the picture.
+            clear = max(1.0, 0.5 * np.linalg.norm(eye[:2] - spot))
             if all(np.linalg.norm(at - other) > 0.58 for other in spots) and \
-                    np.linalg.norm(at - eye[:2]) > 1.0:
+                    np.linalg.norm(at - eye[:2]) > clear:
                 yaw = np.arctan2(towards[1], towards[0]) + np.pi / 2 + rng.normal(0, 0.3)
-                return places.furniture(rng, at, yaw)
+                return places.furniture(rng, at, yaw, tall=abs(aside) > 0.9)
         return []
 
     def _camera(self, world: list[np.ndarray], azimuth: float,

@@ -138,9 +138,10 @@ def _surface(rng: np.random.Generator) -> np.ndarray:
     return patterns.picture(128, 128, rng)
 
 
-def furniture(rng: np.random.Generator, at: np.ndarray, yaw: float) -> list[Thing]:
-    """A table, a crate, a counter, a shelf or a post standing at a place (2,)."""
-    kind, texture = rng.integers(5), _surface(rng)
+def furniture(rng: np.random.Generator, at: np.ndarray, yaw: float,
+              tall: bool = True) -> list[Thing]:
+    """A table, a crate, a counter, a post or, if ``tall``, a shelf standing at a place (2,)."""
+    kind, texture = rng.integers(5 if tall else 4), _surface(rng)
     place = np.array([at[0], at[1], 0.0])
     if kind == 0:
         w, d, h = rng.uniform(0.7, 1.6), rng.uniform(0.5, 0.9), rng.uniform(0.45, 0.95)
@@ -157,8 +158,8 @@ def furniture(rng: np.random.Generator, at: np.ndarray, yaw: float) -> list[Thin
         return things
     size = {1: (rng.uniform(0.3, 0.8), rng.uniform(0.3, 0.7), rng.uniform(0.25, 0.8)),
             2: (rng.uniform(1.0, 2.2), rng.uniform(0.4, 0.6), rng.uniform(0.8, 1.1)),
-            3: (rng.uniform(0.6, 1.2), 0.35, rng.uniform(1.2, 2.1)),
-            4: (rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.3), rng.uniform(1.0, 2.6))}[int(kind)]
+            3: (rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.3), rng.uniform(1.0, 2.6)),
+            4: (rng.uniform(0.6, 1.2), 0.35, rng.uniform(1.2, 2.1))}[int(kind)]
     return [_thing(box_mesh(size), CLUTTER, place, yaw, texture, rng.uniform(0, 0.2))]
 
 
