@@ -23,41 +23,43 @@ from kd_pose_training.experiments.object_distillation import (
 Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]
 TILE = 360  # pixels of a drawn crop
 CROPS = 4
+CAPTION = 26  # pixels
+SMOOTH = 5  # logged values in one point of a curve
 TRUTH, VOTE = (90, 230, 90), (60, 140, 255)  # BGR
 
 
 def curve(folder: Path, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations and validated values of a run."""
+    """Iterations and logged values of a run while it learns, ``SMOOTH`` values a point."""
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if row["kind"] == "val" and key in row]
-    return np.array([row["iteration"] for row in rows]), np.array([row[key] for row in rows])
+    rows = [(row["iteration"], row[key]) for row in rows if row["kind"] == "train"]
+    points = [np.mean(rows[i:i + SMOOTH], axis=0) for i in range(0, len(rows), SMOOTH)]
+    return tuple(np.array(points).T)
 
 
 def draw_curves(config: ExperimentConfig, folder: Path, runs: Runs) -> None:
-    """curves.png: error of the votes over the iterations, mean and range over the seeds; beside
-    it the area under the ADD(-S) curve of every run."""
+    """curves.png: error of the votes on the training pictures over the iterations, mean over the
+    seeds; beside it the area under the ADD(-S) curve of every run on the validation set."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
-    figure, (left, right) = plt.subplots(1, 2, figsize=(13, 5), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5.5), layout="constrained")
     names = [name for name in runs if name != TEACHER]
     colours = plt.get_cmap("tab20")(np.linspace(0, 1, 20))
-    for colour, name in zip(colours, names):
+    for place, (colour, name) in enumerate(zip(colours, names)):
         found = [curve(job_folder(folder, name, seed), "vote_relative") for seed in runs[name]]
         length = min(len(x) for x, _ in found)
-        values = 100 * np.array([y[:length] for _, y in found])
-        x = found[0][0][:length]
-        left.plot(x, values.mean(0), color=colour, label=config.arms[name].label)
-        left.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.12, linewidth=0)
+        left.plot(found[0][0][:length], 100 * np.mean([y[:length] for _, y in found], 0),
+                  color=colour, label=config.arms[name].label,
+                  linewidth=2.5 if name == config.baseline else 1.2)
         points = [100 * run["figures"]["add_auc"] for run in runs[name].values()]
-        place = len(names) - 1 - names.index(name)
-        right.plot(points, [place] * len(points), "o", color=colour, alpha=0.6)
-        right.plot(np.mean(points), place, "|", color="black", markersize=18)
-    left.set(xlabel="iteration", ylabel="vote error on the validation set, % of object size")
+        right.plot(points, [-place] * len(points), "o", color=colour, alpha=0.6)
+        right.plot(np.mean(points), -place, "|", color="black", markersize=18)
+    left.set(xlabel="iteration", ylabel="vote error while learning, % of object size")
     left.legend(fontsize=7)
-    right.set_yticks(range(len(names)), [config.arms[name].label for name in reversed(names)])
-    right.set(xlabel=f"area under the ADD(-S) curve to 0.5 diameters, %: seeds and mean "
-                     f"(teacher {_teacher(runs)})")
+    right.set_yticks([-place for place in range(len(names))],
+                     [config.arms[name].label for name in names])
+    right.set(xlabel="AUC of ADD(-S) to 0.5 diameters, %: seeds and mean",
+              title=f"teacher: {_teacher(runs)}")
     right.grid(axis="x", alpha=0.3)
     figure.savefig(folder / "curves.png", dpi=110)
     plt.close(figure)
@@ -65,7 +67,7 @@ def draw_curves(config: ExperimentConfig, folder: Path, runs: Runs) -> None:
 
 def _teacher(runs: Runs) -> str:
     values = [100 * run["figures"]["add_auc"] for run in runs.get(TEACHER, {}).values()]
-    return f"{np.mean(values):.1f}" if values else "not finished"
+    return f"{np.mean(values):.1f} %" if values else "not finished"
 
 
 def draw_votes(config: ExperimentConfig, folder: Path, runs: Runs) -> None:
@@ -133,8 +135,8 @@ def _tile(label: str, sample: Any, picture: np.ndarray, found: list) -> np.ndarr
         for points in votes.points:
             for point in points:
                 cv2.circle(canvas, place(point), 3, VOTE, -1, cv2.LINE_AA)
-    cv2.putText(canvas, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 3, cv2.LINE_AA)
-    cv2.putText(canvas, label, (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (255,) * 3, 1, cv2.LINE_AA)
+    canvas[:CAPTION] = canvas[:CAPTION] // 3
+    cv2.putText(canvas, label, (8, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255,) * 3, 1, cv2.LINE_AA)
     return canvas
 
 
