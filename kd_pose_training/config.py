@@ -44,8 +44,8 @@ class DataConfig:
     part of the samples is drawn from each; null draws every sample equally often.
     ``objects`` names the classes in the order of the network's outputs; empty means all objects
     of the first training folder, by their number. ``mean`` and ``std`` are per channel, in RGB
-    order, on the 0..255 scale (the defaults are ImageNet's). ``variants``: so many fixed changes of
-    every training picture, for which a teacher's answers can be kept; 0 draws new ones each time.
+    order, on the 0..255 scale (the defaults are ImageNet's). ``variants``: so many fixed changes
+    of every training picture, for which a teacher's answers can be kept; 0 draws new ones.
     """
 
     train: tuple[str, ...]

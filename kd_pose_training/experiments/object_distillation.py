@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -104,18 +104,27 @@ def _run_jobs(config: ExperimentConfig, folder: Path, jobs: list[tuple[str, int]
     if not missing:
         return
     from tqdm import tqdm
+    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit=" runs") as bar:
+        for result in _results(config, folder, missing):
+            bar.update()
+            tqdm.write(f"{result['name']} seed {result['seed']}: ADD(-S)-0.1d "
+                       f"{result['metrics']['mean']['add_recall']:.1%}")
+
+
+def _results(config: ExperimentConfig, folder: Path,
+             jobs: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
+    """Results of the jobs as they finish; one at a time needs no other process."""
+    if config.jobs == 1:
+        yield from (run_job(config, folder, *job) for job in jobs)
+        return
     with ProcessPoolExecutor(config.jobs, mp_context=get_context("spawn")) as pool:
-        running = {pool.submit(run_job, config, folder, *job): job for job in missing}
-        with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit=" runs") as bar:
-            try:
-                for future in as_completed(running):
-                    name, seed = running[future]
-                    mean = future.result()["metrics"]["mean"]
-                    bar.update()
-                    tqdm.write(f"{name} seed {seed}: ADD(-S)-0.1d {mean['add_recall']:.1%}")
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        try:
+            for future in as_completed([pool.submit(run_job, config, folder, *job)
+                                        for job in jobs]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def run_job(config: ExperimentConfig, folder: Path, name: str, seed: int) -> dict[str, Any]:

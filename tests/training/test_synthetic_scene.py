@@ -189,7 +189,11 @@ def test_bad_settings_are_refused_by_name(tmp_path, text, what):
 def test_shipped_settings_load_and_come_back():
     from pathlib import Path
     root = Path(__file__).parents[2] / "config" / "training"
-    for path in sorted(root.glob("synth_*.yaml")):
+    paths = [path for path in sorted([*root.glob("synth_*.yaml"),
+                                      *root.glob("experiments/*_data.yaml")])
+             if path.name != "synth_people.yaml"]  # settings of its own
+    assert len(paths) >= 5
+    for path in paths:
         settings = load_settings(path, ("splits.extra=3",))
         assert settings.splits["extra"] == 3
         assert strict.to_dict(settings)["seed"] == settings.seed
