@@ -45,9 +45,11 @@ def run_experiment(config: ExperimentConfig, folder: str | Path,
     folder.mkdir(parents=True, exist_ok=True)
     _make_data(config)
     arms = [name for name in config.arms if not only or name in only]
-    for stage in range(len(config.teacher)):
+    # The starts need no teacher: they keep the other jobs busy while its first stage is trained.
+    starts = [(START, seed) for seed in config.seeds if config.start_iterations]
+    _run_jobs(config, folder, [(TEACHER, 0), *starts])
+    for stage in range(1, len(config.teacher)):
         _run_jobs(config, folder, [(TEACHER, stage)])
-    _run_jobs(config, folder, [(START, seed) for seed in config.seeds if config.start_iterations])
     _fill_cache(config, folder)
     # Seed by seed: an experiment that is stopped has compared all arms on fewer seeds.
     _run_jobs(config, folder, [(name, seed) for seed in config.seeds for name in arms])
