@@ -15,6 +15,7 @@ from kd_pose.manifest import (
     Manifest,
     ModelFileError,
     ObjectSpec,
+    WholebodyManifest,
     manifest_from_json,
     read_manifest,
     require_task,
@@ -171,7 +172,7 @@ class TestDense:
             (lambda d: d.update(max_pairs=0), "max_pairs"),
             (lambda d: d.update(task="object_votes"), "unknown key.*code_tables"),
             (lambda d: d.update(task=["object_codes"]), "task must be one of"),
-            (lambda d: d.pop("task"), "task must be one of .*object_codes, got None"),
+            (lambda d: d.pop("task"), "task must be one of .*object_codes, .*got None"),
         ],
     )
     def test_errors_name_the_source_and_the_key(self, edit, message):
@@ -179,6 +180,54 @@ class TestDense:
         edit(data)
         with pytest.raises(ModelFileError, match=f"^robot.onnx: .*{message}"):
             manifest_from_json(json.dumps(data), "robot.onnx")
+
+
+def wholebody_manifest(**changes):
+    values = dict(
+        task="wholebody",
+        input_size=(192, 256),
+        mean=(123.675, 116.28, 103.53),
+        std=(58.395, 57.12, 57.375),
+        channel_order="rgb",
+    )
+    return WholebodyManifest(**{**values, **changes})
+
+
+class TestWholebody:
+    def test_round_trip(self):
+        original = wholebody_manifest(
+            input_name="input", output_names=["x", "y"], score_scale=10, metrics={"AP": 0.6}
+        )
+        back = manifest_from_json(original.to_json(), "here")
+        assert back == original and isinstance(back, WholebodyManifest)
+        assert back.crop_pad == 1.25 and back.split_ratio == 2.0
+        assert back.skeleton == "coco_wholebody_133" and back.output_names == ("x", "y")
+
+    @pytest.mark.parametrize(
+        "edit, message",
+        [
+            (lambda d: d.update(objects=[]), "unknown key.*objects"),
+            (lambda d: d.pop("skeleton"), "missing key.*skeleton"),
+            (lambda d: d.update(skeleton="halpe26"), "skeleton must be one of coco_wholebody_133"),
+            (lambda d: d.update(skeleton=["coco_wholebody_133"]), "skeleton must be one of"),
+            (lambda d: d.update(output_names=["simcc_x"]), "output_names must be two different"),
+            (lambda d: d.update(output_names=["a", "a"]), "output_names must be two different"),
+            (lambda d: d.update(output_names="ab"), "output_names must be a list"),
+            (lambda d: d.update(input_name=""), "input_name must be a text"),
+            (lambda d: d.update(crop_pad=0), "crop_pad"),
+            (lambda d: d.update(score_scale=-1.0), "score_scale"),
+            (lambda d: d.update(split_ratio=2.003), "no whole number of bins"),
+            (lambda d: d.update(std=[1, 0, 1]), "std must be positive"),
+        ],
+    )
+    def test_errors_name_the_source_and_the_key(self, edit, message):
+        data = json.loads(wholebody_manifest().to_json())
+        edit(data)
+        with pytest.raises(ModelFileError, match=f"^robot.onnx: .*{message}"):
+            manifest_from_json(json.dumps(data), "robot.onnx")
+
+    def test_other_sizes_need_other_bins(self):
+        assert wholebody_manifest(input_size=(96, 128), split_ratio=2.5).split_ratio == 2.5
 
 
 class TestFile:

@@ -9,7 +9,7 @@ import numpy as np
 
 from kd_pose.manifest import ObjectSpec
 
-# The stages of `ObjectPoseFrame.timing_ms`, in the order in which they run.
+# The stages of `timing_ms` of objects and of people, in the order in which they run.
 STAGES = ("crop", "detector", "network", "decode", "pose")
 
 
@@ -66,6 +66,41 @@ class ObjectPoseFrame:
     """
 
     objects: list[ObjectPose] = field(default_factory=list)
+    detections: list[Detection2D] = field(default_factory=list)
+    timing_ms: dict[str, float] = field(default_factory=dict)
+    ignored_boxes: int = 0
+
+
+@dataclass
+class PersonPose:
+    """One person seen in one image; K = 133 keypoints, see `wholebody_keypoints`.
+
+    box_xywh: (4,) the box that was looked at, continuous edges, pixels of the delivered image.
+    score: 0..1, the box's times the mean of the keypoints that are seen.
+    keypoints_xy: (K, 2) pixels of the delivered image, NaN where not estimated.
+    keypoint_scores: (K,) 0..1, 0 where not estimated.
+    keypoints_xyz: (K, 3) metres in the camera's frame, NaN where unknown; None without depth.
+    """
+
+    box_xywh: np.ndarray
+    score: float
+    keypoints_xy: np.ndarray
+    keypoint_scores: np.ndarray
+    keypoints_xyz: np.ndarray | None = None
+    id: str = ""
+    track_state: TrackState = TrackState.TENTATIVE
+
+
+@dataclass
+class PeopleFrame:
+    """The people of one image, best first.
+
+    detections: the boxes that were looked at. timing_ms: milliseconds by stage, see `STAGES`.
+    ignored_boxes: boxes that could not be looked at: of another class than `person`, without
+        area, not finite, or wholly outside of the image.
+    """
+
+    people: list[PersonPose] = field(default_factory=list)
     detections: list[Detection2D] = field(default_factory=list)
     timing_ms: dict[str, float] = field(default_factory=dict)
     ignored_boxes: int = 0
