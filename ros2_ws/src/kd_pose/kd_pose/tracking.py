@@ -1,0 +1,316 @@
+"""Who is who from image to image: people tracks with stable ids, and boxes for the next image.
+
+People and tracks are matched by the mean of two overlaps at the time of the new image, where every
+track has moved on at its own speed: that of the boxes around their keypoints (IoU), and that of
+their body keypoints (a Gaussian of the distance, as COCO's OKS, with a hip's tolerance for every
+joint). The first tells people apart who are far from each other, the second those who pass each
+other. The assignment is the best one as a whole (Kuhn and Munkres, as in SORT, Bewley et al., ICIP
+2016), not a greedy one, which swaps people who stand close.
+
+Times are seconds of any clock, boxes xywh with continuous edges, all in pixels of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from kd_pose.boxes import iou, points_box, xywh_from_xyxy, xyxy_from_xywh
+from kd_pose.results import Detection2D, PersonPose, TrackState
+from kd_pose.wholebody_keypoints import PARTS
+
+PERSON = "person"
+BODY = PARTS["body"]
+# Distance at which a joint's overlap is exp(-1/2), of the square root of the box's area: twice
+# COCO's sigma of a hip.
+JOINT_TOLERANCE = 0.2
+# Two poses of one image that overlap so much in so narrow a tolerance are one person twice.
+TWIN_TOLERANCE, TWIN_OVERLAP = 0.05, 0.6
+MIN_POINTS = 4  # fewer sure keypoints say nothing of a pose
+SPEED_MEMORY = 0.5  # share of the old speed in the new one
+HALT_S = 0.4  # a speed holds for a few images, then it fades
+# Images further apart have nothing to do with each other, however slow the network is.
+LONGEST_GAP_S = 5.0
+
+
+@dataclass(frozen=True)
+class TrackingOptions:
+    """min_keypoint_score: keypoints below do not count. min_overlap: people and tracks that
+    overlap less are never the same. confirm_frames: sightings until a track is TRACKED.
+    max_coast_s: how long a track that is not seen is kept; 0: not at all. box_pad: a box for the
+    next image is the one around the sure keypoints, this much larger in width and height.
+    """
+
+    min_keypoint_score: float = 0.3
+    min_overlap: float = 0.2
+    confirm_frames: int = 3
+    max_coast_s: float = 0.5
+    box_pad: float = 1.2
+
+    def __post_init__(self) -> None:
+        for name, low, high in (("min_keypoint_score", 0.0, 1.0), ("min_overlap", 0.0, 1.0),
+                                ("confirm_frames", 1, 1000), ("max_coast_s", 0.0, 60.0),
+                                ("box_pad", 1.0, 3.0)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} must be {low:g} to {high:g}, got {value!r}")
+
+
+@dataclass
+class Track:
+    """One person over time: keypoints and box are those of `seen_s`, the last sighting.
+
+    speed: (2,) px/s. box_score: of the box that led to the person, as its detector gave it.
+    """
+
+    id: str
+    keypoints_xy: np.ndarray
+    keypoint_scores: np.ndarray
+    box_xywh: np.ndarray
+    box_score: float
+    seen_s: float
+    speed: np.ndarray
+    sightings: int = 1
+    state: TrackState = TrackState.TENTATIVE
+
+    def moved(self, stamp_s: float) -> np.ndarray:
+        """How far the person has gone since the last sighting, px (2,), if it comes to a halt."""
+        return self.speed * HALT_S * -np.expm1((self.seen_s - stamp_s) / HALT_S)
+
+    def box_at(self, stamp_s: float) -> np.ndarray:
+        return self.box_xywh + np.concatenate([self.moved(stamp_s), [0.0, 0.0]])
+
+
+class PeopleTracker:
+    """Gives people ids and states; keeps what is needed for that between images."""
+
+    def __init__(self, options: TrackingOptions | None = None) -> None:
+        self.options = options or TrackingOptions()
+        self.tracks: list[Track] = []
+        self._stamp_s: float | None = None
+        self._last_id = 0
+
+    def reset(self) -> None:
+        """Forget everybody. Ids go on, so that none is given twice."""
+        self.tracks.clear()
+        self._stamp_s = None
+
+    def begin(self, stamp_s: float) -> None:
+        """Say when the next image was taken; time that went back forgets everybody."""
+        if not np.isfinite(stamp_s):
+            raise ValueError(f"stamp_s must be a finite time in seconds, got {stamp_s!r}")
+        if self._stamp_s is not None and stamp_s < self._stamp_s:
+            self.reset()
+        self._stamp_s = stamp_s
+
+    def boxes(self, stamp_s: float, image_wh: Sequence[int]) -> list[Detection2D]:
+        """Where the tracked people are to be looked for in the image of that time.
+
+        Those who have moved out of the image are left out.
+        """
+        boxes = [Detection2D(PERSON, track.box_score, track.box_at(stamp_s))
+                 for track in self.tracks if stamp_s - track.seen_s <= LONGEST_GAP_S]
+        return [box for box in boxes if _in_image(box.box_xywh, image_wh)]
+
+    def update(self, people: Sequence[PersonPose], stamp_s: float, image_wh: Sequence[int],
+               box_scores: Sequence[float] | None = None) -> list[PersonPose]:
+        """The people of one image with ids and states, best first as they came.
+
+        Behind them follow tracks that are not seen: COASTING ones where they would be by now, with
+        keypoints moved along and scores of 0, because nothing in this image speaks for them; and
+        once, LOST, those that are given up. One person estimated twice is there once, with the
+        better score. `people` is not changed.
+
+        stamp_s: seconds; earlier than the last one forgets everybody first. image_wh: its size.
+        box_scores: of the boxes that led to the people; theirs where not given.
+        """
+        self.begin(stamp_s)
+        kept = without_twins(people, self.options.min_keypoint_score)
+        scores = [people[i].score if box_scores is None else box_scores[i] for i in kept]
+        people = [people[i] for i in kept]
+        boxes = [self._box(person) for person in people]
+        pairs = dict(best_pairs(self._overlaps(people, boxes, stamp_s)))
+        seen = []
+        for row, person in enumerate(people):
+            if row in pairs:
+                track = self.tracks[pairs[row]]
+                self._see(track, person, boxes[row], scores[row], stamp_s)
+            else:
+                track = self._start(person, boxes[row], scores[row], stamp_s)
+            seen.append((track, replace(person, id=track.id, track_state=track.state)))
+        unseen = [track for i, track in enumerate(self.tracks) if i not in pairs.values()]
+        absent = self._coast(unseen, stamp_s, image_wh)
+        self.tracks = [track for track, _ in seen] + [
+            track for track, _ in absent if track.state is not TrackState.LOST]
+        return [person for _, person in (*seen, *absent)]
+
+    def _start(self, person: PersonPose, box: np.ndarray, score: float, stamp_s: float) -> Track:
+        self._last_id += 1
+        track = Track(str(self._last_id), person.keypoints_xy, person.keypoint_scores, box, score,
+                      stamp_s, np.zeros(2))
+        if self.options.confirm_frames <= 1:
+            track.state = TrackState.TRACKED
+        return track
+
+    def _see(self, track: Track, person: PersonPose, box: np.ndarray, score: float,
+             stamp_s: float) -> None:
+        elapsed = stamp_s - track.seen_s
+        if elapsed > 0:
+            speed = self._way(track, person, box) / elapsed
+            memory = SPEED_MEMORY if track.sightings > 1 else 0.0
+            track.speed = memory * track.speed + (1.0 - memory) * speed
+        track.keypoints_xy, track.keypoint_scores = person.keypoints_xy, person.keypoint_scores
+        track.box_xywh, track.box_score, track.seen_s = box, score, stamp_s
+        track.sightings += 1
+        if track.sightings >= self.options.confirm_frames:
+            track.state = TrackState.TRACKED
+
+    def _way(self, track: Track, person: PersonPose, box: np.ndarray) -> np.ndarray:
+        """Pixels (2,) from the last sighting to this one: the body's, else the box's."""
+        both = self._sure(track)[BODY] & self._sure(person)[BODY]
+        if both.sum() >= MIN_POINTS:
+            return (person.keypoints_xy[BODY] - track.keypoints_xy[BODY])[both].mean(axis=0)
+        return (box[:2] + box[2:] / 2) - (track.box_xywh[:2] + track.box_xywh[2:] / 2)
+
+    def _coast(self, tracks: Sequence[Track], stamp_s: float, image_wh: Sequence[int]
+               ) -> list[tuple[Track, PersonPose]]:
+        """Tracks that are not in this image, coasting or lost; unconfirmed ones just end."""
+        result = []
+        for track in tracks:
+            if track.state is TrackState.TENTATIVE:
+                continue
+            box = track.box_at(stamp_s)
+            gone = stamp_s - track.seen_s > self.options.max_coast_s
+            lost = gone or not self.options.max_coast_s or not _in_image(box, image_wh)
+            track.state = TrackState.LOST if lost else TrackState.COASTING
+            result.append((track, PersonPose(
+                box, 0.0, track.keypoints_xy + track.moved(stamp_s),
+                np.zeros_like(track.keypoint_scores), id=track.id, track_state=track.state)))
+        return result
+
+    def _sure(self, item: Track | PersonPose) -> np.ndarray:
+        return sure_keypoints(item, self.options.min_keypoint_score)
+
+    def _box(self, person: PersonPose) -> np.ndarray:
+        """Around the sure keypoints and padded; the box that was given where there are none."""
+        points = person.keypoints_xy[self._sure(person)]
+        if len(points) >= MIN_POINTS:
+            box = xywh_from_xyxy(points_box(points))
+            if box[2] > 0 and box[3] > 0:
+                grown = box[2:] * self.options.box_pad
+                return np.concatenate([box[:2] - (grown - box[2:]) / 2, grown])
+        return np.asarray(person.box_xywh, dtype=np.float64)
+
+    def _overlaps(self, people: Sequence[PersonPose], boxes: Sequence[np.ndarray],
+                  stamp_s: float) -> np.ndarray:
+        """(people, tracks) 0..1; 0 where the two cannot be the same."""
+        overlaps = np.zeros((len(people), len(self.tracks)))
+        if overlaps.size == 0:
+            return overlaps
+        moved = np.array([track.moved(stamp_s) for track in self.tracks])
+        there = np.array([track.box_xywh for track in self.tracks])
+        there[:, :2] += moved
+        now = xyxy_from_xywh(np.array(boxes))
+        for column, box in enumerate(xyxy_from_xywh(there)):
+            overlaps[:, column] = iou(box, now)
+        poses = pose_overlaps(
+            np.array([person.keypoints_xy for person in people]),
+            np.array([track.keypoints_xy + way for track, way in zip(self.tracks, moved)]),
+            np.array([self._sure(person) for person in people]),
+            np.array([self._sure(track) for track in self.tracks]),
+            there[:, 2] * there[:, 3], JOINT_TOLERANCE)
+        overlaps = np.where(np.isnan(poses), overlaps, (overlaps + poses) / 2)
+        overlaps[overlaps < self.options.min_overlap] = 0.0
+        overlaps[:, [stamp_s - track.seen_s > LONGEST_GAP_S for track in self.tracks]] = 0.0
+        return overlaps
+
+
+def sure_keypoints(item: Track | PersonPose, threshold: float) -> np.ndarray:
+    """(K,) whether a keypoint is estimated, and not below the threshold."""
+    return (item.keypoint_scores >= threshold) & np.isfinite(item.keypoints_xy).all(axis=1)
+
+
+def pose_overlaps(a: np.ndarray, b: np.ndarray, sure_a: np.ndarray, sure_b: np.ndarray,
+                  areas: np.ndarray, tolerance: float) -> np.ndarray:
+    """Every pose of `a` with every one of `b`: mean of exp(-d^2 / (2 area tolerance^2)), (N, M).
+
+    The mean is over the body keypoints that are sure in both, over all keypoints where too few are
+    of the body; NaN where too few are sure at all.
+    a: (N, K, 2) px. b: (M, K, 2). sure_a, sure_b: (N, K), (M, K). areas: (M,) px^2, those of b.
+    """
+    def means(points: slice) -> np.ndarray:
+        both = sure_a[:, None, points] & sure_b[None, :, points]
+        count = both.sum(axis=2)
+        apart = np.where(both[..., None], a[:, None, points] - b[None, :, points], 0.0)
+        near = np.exp(-(apart**2).sum(axis=3) / (2.0 * areas[None, :, None] * tolerance**2))
+        enough = (count >= MIN_POINTS) & (areas > 0)
+        return np.divide((near * both).sum(axis=2), count, where=enough,
+                         out=np.full(count.shape, np.nan))
+
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result = means(BODY)
+        unknown = np.isnan(result)
+        return np.where(unknown, means(slice(None)), result) if unknown.any() else result
+
+
+def without_twins(people: Sequence[PersonPose], threshold: float) -> list[int]:
+    """Indices of people, those left out that repeat the pose of one with a better score."""
+    if len(people) < 2:
+        return list(range(len(people)))
+    poses = np.array([person.keypoints_xy for person in people])
+    sure = np.array([sure_keypoints(person, threshold) for person in people])
+    areas = np.array([float(np.prod(person.box_xywh[2:])) for person in people])
+    overlaps = pose_overlaps(poses, poses, sure, sure, areas, TWIN_TOLERANCE)
+    kept: list[int] = []
+    for i in sorted(range(len(people)), key=lambda i: -people[i].score):
+        if not (overlaps[kept, i] > TWIN_OVERLAP).any():
+            kept.append(i)
+    return sorted(kept)
+
+
+def best_pairs(gain: np.ndarray) -> list[tuple[int, int]]:
+    """One-to-one pairs (row, column) of the largest sum of `gain` (N, M) >= 0, none with gain 0.
+
+    Kuhn-Munkres by shortest augmenting paths, O(N^2 M); scipy is not on the robot.
+    """
+    gain = np.asarray(gain, dtype=np.float64)
+    if gain.size == 0 or not gain.any():
+        return []
+    if gain.shape[0] > gain.shape[1]:
+        return sorted((row, column) for column, row in best_pairs(gain.T))
+    rows, columns = gain.shape
+    cost = gain.max() - gain
+    row_price, column_price = np.zeros(rows), np.zeros(columns)
+    row_of = np.full(columns, -1)  # the row that holds a column
+    for start in range(rows):
+        distance, before = np.full(columns, np.inf), np.full(columns, -1)
+        done = np.zeros(columns, dtype=bool)
+        row, column = start, -1
+        while row >= 0:
+            reach = cost[row] - row_price[row] - column_price
+            reach += 0.0 if column < 0 else distance[column]
+            nearer = ~done & (reach < distance)
+            distance[nearer], before[nearer] = reach[nearer], column
+            column = int(np.argmin(np.where(done, np.inf, distance)))
+            done[column] = True
+            row = int(row_of[column])
+        length = distance[column]
+        # Prices keep all reduced costs >= 0 and those of held columns at 0.
+        reached = done & (np.arange(columns) != column)
+        row_price[start] += length
+        row_price[row_of[reached]] += length - distance[reached]
+        column_price[reached] -= length - distance[reached]
+        while column >= 0:
+            previous = int(before[column])
+            row_of[column] = start if previous < 0 else row_of[previous]
+            column = previous
+    return sorted((int(row), column) for column, row in enumerate(row_of)
+                  if row >= 0 and gain[row, column] > 0)
+
+
+def _in_image(box_xywh: np.ndarray, image_wh: Sequence[int]) -> bool:
+    """Whether any of the box lies in the image."""
+    low, high = box_xywh[:2], box_xywh[:2] + box_xywh[2:]
+    return bool((high > -0.5).all() and (low < np.asarray(image_wh) - 0.5).all())
