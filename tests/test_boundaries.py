@@ -30,12 +30,14 @@ TRAINER_ONLY = {"torch", "onnx", "scipy", "trimesh", "moderngl", "embreex", "ten
 
 # A module may import those on its own floor and below while it is loaded.
 FLOORS = (
-    ("keypoints", "wholebody_keypoints", "geometry", "camera", "symmetry", "scoring"),
-    ("crop", "boxes", "votes", "codes", "simcc", "pnp"),
+    ("keypoints", "wholebody_keypoints", "geometry", "camera", "symmetry", "scoring",
+     "person_scoring"),
+    ("crop", "boxes", "votes", "codes", "simcc", "pnp", "detector_outputs"),
     ("manifest", "onnx_metadata", "results"),
     ("backends",),
-    ("object_network", "vote_network", "dense_network", "object_pose", "wholebody_pose",
-     "tracking", "smoothing", "refine", "drawing", "skeleton_drawing", "sources"),
+    ("network", "estimator", "simcc_network", "object_network", "vote_network", "dense_network",
+     "object_pose", "wholebody_pose", "person_detector", "tracking", "smoothing", "refine",
+     "drawing", "skeleton_drawing", "sources"),
     ("nodes",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

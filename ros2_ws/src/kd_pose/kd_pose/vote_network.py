@@ -7,10 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
-from kd_pose.boxes import iou
+from kd_pose.boxes import decode_boxes, iou
+from kd_pose.crop import letterbox_affine
 from kd_pose.geometry import box_corners
 from kd_pose.manifest import Manifest
 from kd_pose.object_network import Correspondences, ObjectNetwork
+from kd_pose.results import Detection2D
 from kd_pose.votes import VoteGrid, VoteInstance, decode
 
 # The group of votes taken for a box must overlap it at least this much, else it is another object.
@@ -53,6 +55,22 @@ class VoteNetwork(ObjectNetwork):
             max_instances=max_instances,
             classes=classes,
         )
+
+    def detect(
+        self,
+        image: np.ndarray,
+        channel_order: str = "bgr",
+        *,
+        score_threshold: float | None = None,
+        max_instances: int = 20,
+        classes: Sequence[int] | None = None,
+    ) -> list[Detection2D]:
+        """Boxes of a whole image uint8 (H, W, 3), best first; for "object_detector"."""
+        M = letterbox_affine(image.shape[1::-1], self.manifest.input_size)
+        scores, offsets = self.run(self.prepare(image, [M], channel_order))
+        instances = self.decode(scores[0], offsets[0], score_threshold=score_threshold,
+                                max_instances=max_instances, classes=classes)
+        return decode_boxes(instances, M, self.names)
 
     def correspondences(
         self,

@@ -20,17 +20,19 @@ from kd_pose.manifest.base import (
     check_choice,
 )
 from kd_pose.manifest.objects import DenseManifest, Manifest, ObjectManifest, ObjectSpec
+from kd_pose.manifest.person_detector import PersonDetectorManifest
 from kd_pose.manifest.wholebody import WholebodyManifest
 from kd_pose.onnx_metadata import WireError, metadata_entries
 
 __all__ = (
     "CHANNEL_ORDERS", "FORMAT_VERSION", "KINDS", "METADATA_KEY", "DenseManifest", "Manifest",
-    "ModelFileError", "NetworkManifest", "ObjectManifest", "ObjectSpec", "WholebodyManifest",
-    "manifest_from_json", "read_manifest", "require_task",
+    "ModelFileError", "NetworkManifest", "ObjectManifest", "ObjectSpec", "PersonDetectorManifest",
+    "WholebodyManifest", "manifest_from_json", "read_manifest", "require_task",
 )
 
 METADATA_KEY = "kd_pose.manifest"
-KINDS: tuple[type[NetworkManifest], ...] = (Manifest, DenseManifest, WholebodyManifest)
+KINDS: tuple[type[NetworkManifest], ...] = (
+    Manifest, DenseManifest, WholebodyManifest, PersonDetectorManifest)
 
 
 class ModelFileError(ValueError):
