@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 
 from kd_pose.crop import apply_affine, box_affine, crop_batch, invert_affine
+from kd_pose.person_scoring import crop_areas, oks_nms, rescore
 from kd_pose.simcc import SimccCodec, merge_flipped
 from kd_pose.wholebody_keypoints import COUNT, FLIP
 from kd_pose_training.data.bop_files import read_picture
 from kd_pose_training.data.coco_wholebody import PersonTable
 from kd_pose_training.data.person_dataset import CROP_PAD
-from kd_pose_training.evaluation.oks import crop_areas, oks_nms, rescore
 from kd_pose_training.evaluation.wholebody import PersonTruth
 from kd_pose_training.evaluation.wholebody_results import PersonBoxes, PersonEstimates
 

@@ -8,16 +8,16 @@ between frames: tracking is built on top.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from kd_pose.boxes import decode_boxes, iou, points_box, xyxy_from_xywh
+from kd_pose.boxes import iou, points_box, xyxy_from_xywh
 from kd_pose.camera import Camera
-from kd_pose.crop import apply_affine, box_affine, invert_affine, letterbox_affine
+from kd_pose.crop import apply_affine, box_affine, invert_affine
 from kd_pose.dense_network import DenseNetwork
+from kd_pose.estimator import Stopwatch, check_image
 from kd_pose.geometry import box_corners, transform_points
 from kd_pose.manifest import (
     ModelFileError,
@@ -28,7 +28,7 @@ from kd_pose.manifest import (
 )
 from kd_pose.object_network import Correspondences, ObjectNetwork
 from kd_pose.pnp import PnPResult, pose_covariance, solve_pnp
-from kd_pose.results import STAGES, Detection2D, ObjectPose, ObjectPoseFrame
+from kd_pose.results import Detection2D, ObjectPose, ObjectPoseFrame
 from kd_pose.vote_network import VoteNetwork
 
 POSE_NETWORKS = {"object_votes": VoteNetwork, "object_codes": DenseNetwork}
@@ -157,21 +157,17 @@ class ObjectPoseEstimator:
         """
         if self._detector is None:
             raise ValueError("no detector was loaded: give boxes, or a detector model")
-        _check_image(image)
+        check_image(image)
         options, detector = self.options, self._detector
         wanted = set(options.target_objects or self._class_of)
         classes = [index for index, name in enumerate(detector.names) if name in wanted]
-        height, width = image.shape[:2]
-        M = letterbox_affine((width, height), detector.manifest.input_size)
-        scores, offsets = detector.run(detector.prepare(image, [M], channel_order))
-        instances = detector.decode(
-            scores[0],
-            offsets[0],
+        return detector.detect(
+            image,
+            channel_order,
             score_threshold=options.detector_score_threshold,
             max_instances=options.max_instances,
             classes=classes,
         )
-        return decode_boxes(instances, M, detector.names)
 
     def estimate(
         self,
@@ -188,7 +184,7 @@ class ObjectPoseEstimator:
             are counted in `ignored_boxes`. An empty sequence means that there is nothing.
         Raises ValueError for an image or camera that cannot be used.
         """
-        _check_image(image)
+        check_image(image)
         if not camera.is_calibrated:
             raise ValueError("K[0] is 0: the camera is not calibrated, so there are no poses")
         if (camera.width, camera.height) != (image.shape[1], image.shape[0]):
@@ -196,7 +192,7 @@ class ObjectPoseEstimator:
                 f"the image is {image.shape[1]}x{image.shape[0]}, but the camera is calibrated "
                 f"for {camera.width}x{camera.height}"
             )
-        options, clock = self.options, _Stopwatch()
+        options, clock = self.options, Stopwatch()
         if boxes is None:
             boxes = self.detect(image, channel_order)
         clock.lap("detector")
@@ -343,21 +339,3 @@ def _corner_scores(pairs: Correspondences, result: PnPResult, explained: float) 
         return np.full(8, explained)
     total = np.bincount(pairs.groups, pairs.weights, 8)
     return np.bincount(pairs.groups, pairs.weights * result.inliers, 8) / total
-
-
-def _check_image(image: np.ndarray) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
-
-
-class _Stopwatch:
-    """Milliseconds by stage; stages that do not run stay 0."""
-
-    def __init__(self) -> None:
-        self.ms = dict.fromkeys(STAGES, 0.0)
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self.ms[stage] += 1e3 * (now - self._last)
-        self._last = now

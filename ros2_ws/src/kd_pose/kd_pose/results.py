@@ -11,6 +11,7 @@ from kd_pose.manifest import ObjectSpec
 
 # The stages of `timing_ms` of objects and of people, in the order in which they run.
 STAGES = ("crop", "detector", "network", "decode", "pose")
+PERSON = "person"  # class_id of people's boxes
 
 
 class TrackState(IntEnum):
