@@ -166,7 +166,7 @@ def _table(pictures: list[dict], people: list[dict], image: np.ndarray, path: Pa
 
 
 def read_ubody(root: str | Path, split: str = "train", *, every: int = UBODY_EVERY,
-               scenes: Sequence[str] = ()) -> PersonTable:
+               scenes: Sequence[str] = (), check_images: bool = True) -> PersonTable:
     """UBody in its public layout; the videos of the intra-scene test list are the test split.
 
     ``root/annotations/<scene>/keypoint_annotation.json``, ``root/images/<scene>/<video>/*.png``
@@ -174,6 +174,7 @@ def read_ubody(root: str | Path, split: str = "train", *, every: int = UBODY_EVE
 
     Args:
         split: ``train`` or ``test``. every: pictures by id. scenes: all that are there if empty.
+        check_images: as in :func:`read_coco_wholebody`.
 
     Raises:
         ValueError: as :func:`read_coco_wholebody`, or no scene, or the list cannot be read.
@@ -200,7 +201,8 @@ def read_ubody(root: str | Path, split: str = "train", *, every: int = UBODY_EVE
         return (_video(file_name) in tested) == (split == "test")
 
     return concatenate([
-        read_coco_wholebody(path, root / "images" / path.parent.name, every=every, wanted=wanted)
+        read_coco_wholebody(path, root / "images" / path.parent.name, every=every, wanted=wanted,
+                            check_images=check_images)
         for path in files])
 
 
@@ -225,6 +227,21 @@ def read_annotations(path: Path) -> tuple[list[dict], list[dict]]:
     """Pictures and annotations of people of a COCO-WholeBody file, unchanged.
 
     Raises:
+        ValueError: as :func:`read_people`, or the whole-body keys are missing.
+    """
+    pictures, people = read_people(path)
+    absent = [key for key in PART_KEYS if people and not any(key in item for item in people)]
+    if absent:
+        raise WholebodyDataError(
+            f"{path}: no annotation has the keys {', '.join(absent)}; whole-body training needs "
+            "the COCO-WholeBody files (coco_wholebody_train_v1.0.json), not COCO's own")
+    return pictures, people
+
+
+def read_people(path: Path) -> tuple[list[dict], list[dict]]:
+    """Pictures and annotations of people of any COCO file, unchanged.
+
+    Raises:
         ValueError: not such a file, ids are missing or repeat, or an annotation's picture is not
             in the file.
     """
@@ -247,11 +264,6 @@ def read_annotations(path: Path) -> tuple[list[dict], list[dict]]:
         if item["image_id"] not in known:
             raise WholebodyDataError(f"{where(item, path)}: image_id {item['image_id']} is not "
                                      "among the images")
-    absent = [key for key in PART_KEYS if people and not any(key in item for item in people)]
-    if absent:
-        raise WholebodyDataError(
-            f"{path}: no annotation has the keys {', '.join(absent)}; whole-body training needs "
-            "the COCO-WholeBody files (coco_wholebody_train_v1.0.json), not COCO's own")
     return pictures, people
 
 

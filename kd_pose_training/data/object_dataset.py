@@ -93,12 +93,8 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
         self.store = FrameStore(self.frames, config.data.cache, needed, progress)
 
         counts = _samples_of(datasets, self.items)
-        empty = [entry for entry, count in zip(config.data.train, counts) if train and not count]
-        if config.data.train_shares and empty:
-            raise ValueError(f"data.train: {', '.join(empty)}: has a share of the training "
-                             "pictures, but no sample")
         #: Samples and weight of each of the data sets, where the configuration weighs them.
-        self.mix = tuple(zip(counts, config.data.train_shares or ())) if train else ()
+        self.mix = sample_mix(counts, config) if train else ()
 
     def __len__(self) -> int:
         return len(self.items)
@@ -217,6 +213,20 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
             K_crop=torch.from_numpy(K_crop.astype(np.float32))[None],
             diameter=torch.from_numpy(diameters.astype(np.float32)),
             size_px=torch.from_numpy(sizes.astype(np.float32)), sample=torch.tensor([-1]))
+
+
+def sample_mix(counts: Sequence[int], config: TrainConfig) -> tuple[tuple[int, float], ...]:
+    """Samples and weight of each training set; empty where ``data.train_shares`` is.
+
+    Raises:
+        ValueError: a set that has a share has no sample.
+    """
+    shares = config.data.train_shares or ()
+    empty = [entry for entry, count in zip(config.data.train, counts) if not count]
+    if shares and empty:
+        raise ValueError(f"data.train: {', '.join(empty)}: has a share of the training "
+                         "pictures, but no sample")
+    return tuple(zip(counts, shares))
 
 
 def _samples_of(datasets: Sequence[Any], items: Sequence[tuple[int, int]]) -> list[int]:

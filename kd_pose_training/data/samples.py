@@ -22,9 +22,20 @@ class VoteSamples:
         self.collate: Callable = collate
 
     def dataset(self, datasets: Sequence[Any], network: Any, train: bool) -> Dataset:
-        """Samples of BOP splits for a network."""
-        from kd_pose_training.data.object_dataset import ObjectVoteDataset
+        """Samples of splits for a network.
+
+        Raises:
+            ValueError: people are for the task ``object_detector`` only.
+        """
+        from kd_pose_training.data.splits import holds_people
         grid = network.grid(self.config.data.input_size)
+        if holds_people(datasets):
+            if self.config.task != "object_detector":
+                raise ValueError(f"data.train: {', '.join(self.config.data.train)} hold people; "
+                                 f"task is {self.config.task!r}; allowed: 'object_detector'")
+            from kd_pose_training.data.person_box_dataset import PersonBoxDataset
+            return PersonBoxDataset(datasets, self.config, grid, train)
+        from kd_pose_training.data.object_dataset import ObjectVoteDataset
         return ObjectVoteDataset(datasets, self.config, grid, train)
 
 

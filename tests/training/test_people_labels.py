@@ -12,6 +12,7 @@ from kd_pose_training.synthetic.people.compose import (
     Crowd,
     PeopleComposer,
     frame_generator,
+    number_of_people,
 )
 from kd_pose_training.synthetic.people.figure import draw_person, make_figure, mesh_of_figure
 from kd_pose_training.synthetic.people.head import Features, HeadForm, head_distance, landmarks
@@ -218,3 +219,19 @@ def test_world_points_go_with_the_mesh(person):
         world = transform_points(thing.T_world, thing.mesh.vertices.astype(float))
         assert np.linalg.norm(world - points[0], axis=1).min() < 0.02  # the nose
         assert world[:, 2].min() == pytest.approx(0, abs=0.03)  # stands on the ground
+
+
+def test_places_without_anybody():
+    empty = replace(SMALL, crowd=replace(SMALL.crowd, people=(0, 0)))
+    crowd = PeopleComposer(empty).crowd(frame_generator(0, "train", 5))
+    assert not crowd.scene.objects and not crowd.keypoints and crowd.scene.things
+
+
+def test_how_many_people_there_are():
+    rng = np.random.default_rng(0)
+    drawn = np.array([number_of_people((0, 3), rng) for _ in range(2000)])
+    share = np.bincount(drawn) / len(drawn)
+    assert len(share) == 4 and abs(share[0] - 0.15) < 0.03
+    assert share[1] > share[2] > 0.1
+    assert {number_of_people((2, 4), rng) for _ in range(200)} == {2, 3, 4}
+    assert number_of_people((0, 0), rng) == 0

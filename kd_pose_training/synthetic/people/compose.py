@@ -26,6 +26,7 @@ NEAR_HEAD_PX = 55.0  # heads larger than this are drawn in full detail
 STANDABLE = ("stand", "act", "arms_up", "arms_wide", "akimbo", "crossed", "carry", "gestures",
              "walk")
 ROOM = 0.55  # metres between people's middles
+EMPTY = 0.15  # share of frames without anybody, where 0 people are allowed
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,8 @@ class PeopleComposer:
     def crowd(self, rng: np.random.Generator) -> Crowd:
         """One frame's scene, ``rng`` being the frame's generator."""
         crowd, picture = self.settings.crowd, self.settings.picture
-        low, high = crowd.people
-        count = min(low + int(rng.geometric(0.42)) - 1, high)
+        shown = number_of_people(crowd.people, rng)
+        count = max(shown, 1)  # an empty place is looked at as if somebody stood there
         outdoors = rng.random() < crowd.outdoors
         azimuth = rng.uniform(-np.pi, np.pi)  # from the people to the camera
         people = [_draw_one(rng, azimuth, crowd.facing) for _ in range(count)]
@@ -67,7 +68,7 @@ class PeopleComposer:
         world = [transform_points(T, figure.keypoints) for T, figure in zip(poses, figures)]
         K, T_cam_world = self._camera(world, azimuth, rng)
         things, owners = [], []
-        for row, figure in enumerate(figures):
+        for row, figure in enumerate(figures[:shown]):
             depth = (T_cam_world @ [*world[row][0], 1.0])[2]
             level = 0 if K[1, 1] * 0.23 / max(depth, 0.1) > NEAR_HEAD_PX else 1
             mesh, owner = mesh_of_figure(figure, level)
@@ -87,7 +88,7 @@ class PeopleComposer:
                                   self.settings.look.backgrounds), (0, 0), rng.uniform(1, 10))
         scene = Scene(K, picture.width, picture.height, T_cam_world, (*things, *extra), light,
                       backdrop)
-        return Crowd(scene, world, [figure.slack for figure in figures], owners)
+        return Crowd(scene, world[:shown], [figure.slack for figure in figures[:shown]], owners)
 
     def _gain(self, rng: np.random.Generator) -> np.ndarray:
         return 1 + rng.uniform(-1, 1) * self.settings.look.colour * np.ones(3)
@@ -166,6 +167,14 @@ class PeopleComposer:
         eye[2] = max(eye[2], 0.12)
         roll = np.radians(rng.normal(0, crowd.roll / 2)) if crowd.roll else 0.0
         return K, look_at(eye, target + shift, roll)
+
+
+def number_of_people(people: tuple[int, int], rng: np.random.Generator) -> int:
+    """How many people: [fewest, most], fewer is likelier, but empty places are rare."""
+    low, high = people
+    if low == 0 and rng.random() < EMPTY:
+        return 0
+    return min(max(low, 1) + int(rng.geometric(0.42)) - 1, high)
 
 
 def _draw_one(rng: np.random.Generator, azimuth: float,
