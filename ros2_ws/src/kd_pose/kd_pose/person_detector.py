@@ -8,13 +8,13 @@ file says which it is and how it wants its pictures. No state between images.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 
-from kd_pose.backends import open_session
 from kd_pose.boxes import nms, xywh_from_xyxy
-from kd_pose.crop import apply_affine, corner_affine, crop_batch, invert_affine
+from kd_pose.crop import apply_affine, corner_affine, invert_affine
 from kd_pose.detector_outputs import (
     Candidates,
     decode_boxes_scores,
@@ -23,16 +23,17 @@ from kd_pose.detector_outputs import (
     decode_yolox,
     grid_cells,
 )
+from kd_pose.estimator import check_image
 from kd_pose.manifest import (
     ModelFileError,
     PersonDetectorManifest,
     read_manifest,
     require_task,
 )
-from kd_pose.results import Detection2D
+from kd_pose.network import CropNetwork
+from kd_pose.results import PERSON, Detection2D
 from kd_pose.vote_network import VoteNetwork
 
-PERSON = "person"
 TASKS = ("object_detector", "person_detector")
 # Suppression looks at no more boxes than this, the best ones (mmdeploy's files: 1000 to 5000).
 MAX_CANDIDATES = 1000
@@ -133,12 +134,14 @@ class VotePersonDetector:
         self._network.close()
 
 
-class PublishedPersonDetector:
+class PublishedPersonDetector(CropNetwork):
     """A YOLOX or RTMDet file as it was published; see `PersonDetector`.
 
     Its boxes are cut off at the edges of the image, where those of its training data ended; a box
     of which less than `MIN_SIDE_PX` is left is dropped.
     """
+
+    manifest: PersonDetectorManifest
 
     def __init__(
         self,
@@ -149,32 +152,25 @@ class PublishedPersonDetector:
         precision: str = "fp32",
         threads: int = 0,
     ) -> None:
-        self.path = str(path)
-        manifest = read_manifest(path)
-        require_task(manifest, ("person_detector",), path)
-        self.manifest: PersonDetectorManifest = manifest
-        self._session = open_session(path, backend, device, precision, threads)
-        self.description = self._session.description
-        self._corners, self._strides = grid_cells(manifest.input_size, manifest.strides)
-        width, height = manifest.input_size
-        self._buffer = np.empty((1, 3, height, width), dtype=np.float32)
-        self._check_ports()
-
-    def _check_ports(self) -> None:
-        """Names and what the file says of its sizes; -1 are those that it leaves open."""
-        manifest, inputs = self.manifest, self._session.inputs
-        if list(inputs) != [manifest.input_name]:
-            raise ModelFileError(f"{self.path}: its inputs are {', '.join(inputs)}, its manifest "
-                                 f"says {manifest.input_name}")
-        found = inputs[manifest.input_name]
-        expected = self._buffer.shape
-        if len(found) != 4 or any(a not in (-1, b) for a, b in zip(found, expected)):
-            raise ModelFileError(f"{self.path}: {manifest.input_name!r} has the shape {found}, "
-                                 f"its manifest says {expected}")
-        missing = [name for name in manifest.output_names if name not in self._session.outputs]
+        super().__init__(path, "person_detector", backend=backend, device=device,
+                         precision=precision, threads=threads)
+        missing = [name for name in self.manifest.output_names if name not in self.session.outputs]
         if missing:
             raise ModelFileError(f"{self.path}: no {', '.join(missing)} among its outputs "
-                                 f"{', '.join(self._session.outputs)}")
+                                 f"{', '.join(self.session.outputs)}")
+        self._corners, self._strides = grid_cells(self.manifest.input_size, self.manifest.strides)
+
+    @property
+    def description(self) -> str:
+        return self.session.description
+
+    @property
+    def input_name(self) -> str:
+        return self.manifest.input_name
+
+    def output_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Nothing before it runs: published files leave many of their sizes open."""
+        return {}
 
     def detect(
         self,
@@ -184,41 +180,46 @@ class PublishedPersonDetector:
         max_people: int = 20,
     ) -> list[Detection2D]:
         _check(image, score_threshold, max_people)
-        if channel_order not in ("bgr", "rgb"):
-            raise ValueError(f"channel_order must be bgr or rgb, got {channel_order!r}")
         manifest = self.manifest
         threshold = manifest.score_threshold if score_threshold is None else score_threshold
         image_wh = image.shape[1], image.shape[0]
         M = corner_affine(image_wh, manifest.input_size)
-        batch = crop_batch(image, [M], manifest.input_size, manifest.mean, manifest.std,
-                           channel_order != manifest.channel_order, out=self._buffer)
-        boxes, scores = self.decode(self._run(batch), float(threshold))
+        answers = [output[0] for output in self.run(self.prepare(image, [M], channel_order))]
+        boxes, scores = self.decode(answers, float(threshold))
         order = np.argsort(-scores, kind="stable")
         if manifest.layout != "dets_labels":
             order = order[:MAX_CANDIDATES]
             order = order[nms(boxes[order], scores[order], manifest.nms_threshold)]
         corners = apply_affine(invert_affine(M), boxes[order].reshape(-1, 2, 2))
-        limits = np.array(image_wh) - 0.5
-        corners = np.clip(corners, -0.5, limits)
+        corners = np.clip(corners, -0.5, np.array(image_wh) - 0.5)
         found = xywh_from_xyxy(corners.reshape(-1, 4))
         return [
             Detection2D(PERSON, min(1.0, float(scores[row])), box)
             for row, box in zip(order, found) if box[2:].min() >= MIN_SIDE_PX
         ][:max_people]
 
-    def _run(self, batch: np.ndarray) -> list[np.ndarray]:
-        outputs = self._session.run({self.manifest.input_name: batch})
-        return [outputs[name] for name in self.manifest.output_names]
+    def _run(self, batch: np.ndarray) -> tuple[np.ndarray, ...]:
+        """One image -> the outputs of the manifest, with the batch axis.
 
-    def decode(self, outputs: list[np.ndarray], threshold: float) -> Candidates:
-        """Outputs of one image, with the batch axis -> boxes (M, 4) in input px, scores (M,).
-
-        Raises ModelFileError where a shape is not what the layout promises: a file whose sizes
-        are open tells them only when it runs.
+        Raises ModelFileError where a shape is not what the layout promises.
         """
+        outputs = self.session.run({self.input_name: batch})
+        found = tuple(outputs[name] for name in self.manifest.output_names)
+        for name, answer, wanted in zip(self.manifest.output_names, found,
+                                        answer_shapes(self.manifest, found[0].shape)):
+            wanted = (len(batch), *wanted)
+            fits = answer.ndim == len(wanted) and all(
+                size == want or (want < 0 and size >= -want)
+                for size, want in zip(answer.shape, wanted))
+            if not fits:
+                shape = ", ".join(f"{-n} or more" if n < 0 else str(n) for n in wanted)
+                raise ModelFileError(f"{self.path}: {name!r} answers {answer.shape}, its "
+                                     f"manifest says ({shape})")
+        return found
+
+    def decode(self, answers: Sequence[np.ndarray], threshold: float) -> Candidates:
+        """Outputs for one image, without the batch -> boxes (M, 4) in input px, scores (M,)."""
         manifest, index = self.manifest, self.manifest.person_class
-        answers = [output[0] for output in outputs]
-        self._check_answers(answers)
         if manifest.layout in ("yolox_grid", "yolox_boxes"):
             return decode_yolox(answers[0], self._corners, self._strides, threshold, index,
                                 in_pixels=manifest.layout == "yolox_boxes")
@@ -228,39 +229,20 @@ class PublishedPersonDetector:
             return decode_rtmdet_maps(answers, self._corners, threshold, index)
         return decode_dets_labels(*answers, threshold, index)
 
-    def _check_answers(self, answers: list[np.ndarray]) -> None:
-        manifest = self.manifest
-        for name, answer, wanted in zip(manifest.output_names, answers,
-                                        answer_shapes(manifest, len(answers[0]))):
-            fits = answer.ndim == len(wanted) and all(
-                size == want or (want < 0 and size >= -want)
-                for size, want in zip(answer.shape, wanted))
-            if not fits:
-                shape = ", ".join(f"{-n} or more" if n < 0 else str(n) for n in wanted)
-                raise ModelFileError(f"{self.path}: {name!r} answers {answer.shape} for an image, "
-                                     f"its manifest says ({shape})")
 
-    def warm_up(self, n: int = 1) -> None:
-        """Run `n` times on zeros, so that the first image does not pay for allocation."""
-        zeros = np.zeros_like(self._buffer)
-        for _ in range(n):
-            self._run(zeros)
+def answer_shapes(
+    manifest: PersonDetectorManifest, first: tuple[int, ...]
+) -> list[tuple[int, ...]]:
+    """Shape of every output, without the batch; -n: at least n.
 
-    def close(self) -> None:
-        """Give memory back. The detector cannot be used afterwards."""
-        self._session.close()
-
-
-def answer_shapes(manifest: PersonDetectorManifest, rows: int) -> list[tuple[int, ...]]:
-    """Shape of every output for one image, without the batch; -n: at least n.
-
-    rows: how many boxes there are where the layout leaves it open.
+    first: shape of the first answer; how many boxes a file's own suppression leaves is open.
     """
     cells = len(grid_cells(manifest.input_size, manifest.strides)[0])
     least_classes = manifest.person_class + 1
     if manifest.layout == "boxes_scores":
         return [(cells, 4), (cells, -least_classes)]
     if manifest.layout == "dets_labels":
+        rows = first[1] if len(first) > 1 else 0
         return [(rows, 5), (rows,)]
     if manifest.layout == "rtmdet_maps":
         sizes = [(manifest.input_size[1] // s, manifest.input_size[0] // s)
@@ -270,8 +252,7 @@ def answer_shapes(manifest: PersonDetectorManifest, rows: int) -> list[tuple[int
 
 
 def _check(image: np.ndarray, score_threshold: float | None, max_people: int) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"image must be uint8 (H, W, 3), got {image.dtype} {image.shape}")
+    check_image(image)
     if score_threshold is not None and not 0.0 <= score_threshold <= 1.0:
         raise ValueError(f"score_threshold must be 0 to 1, got {score_threshold}")
     if max_people < 1:
