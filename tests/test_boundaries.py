@@ -36,8 +36,8 @@ FLOORS = (
     ("manifest", "onnx_metadata", "results"),
     ("backends",),
     ("network", "estimator", "simcc_network", "object_network", "vote_network", "dense_network",
-     "object_pose", "wholebody_pose", "person_detector", "tracking", "smoothing", "refine",
-     "drawing", "skeleton_drawing", "sources"),
+     "object_pose", "wholebody_pose", "person_detector", "tracking", "smoothing", "lifting",
+     "people_stream", "refine", "drawing", "skeleton_drawing", "sources"),
     ("nodes",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -132,7 +132,7 @@ def test_someone_hidden_while_walking_is_expected_further_on():
     coasting, = tracks.update([], 0.6, IMAGE)
     # 300 px/s for 0.2 s, slowing down with 0.4 s: 300 * 0.4 * (1 - exp(-1/2)) = 47.2 px
     assert coasting.track_state == C
-    assert coasting.box_xywh[0] + 10 == pytest.approx(220 + 47.2, abs=0.1)  # 10 px of padding
+    assert coasting.box_xywh[0] + 7.5 == pytest.approx(220 + 47.2, abs=0.1)  # 7.5 px of padding
     np.testing.assert_allclose(coasting.keypoints_xy - person(220).keypoints_xy,
                                [[47.2, 0.0]] * COUNT, atol=0.1)
     assert coasting.score == 0 and not coasting.keypoint_scores.any()
