@@ -16,7 +16,7 @@ import os
 import platform
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from kd_pose.manifest import (
     METADATA_KEY,
     DenseManifest,
     Manifest,
+    NetworkManifest,
     ObjectManifest,
     ObjectSpec,
     read_manifest,
@@ -40,9 +41,10 @@ from kd_pose_training.models.codenet import STRIDE
 
 OPSET = 18  # read by onnxruntime 1.14 and later and by TensorRT 10
 IR_VERSION = 10  # older engines refuse files that only claim to be newer
-# Allowed differences: absolute of what is 0..1, of offsets relative to the largest.
-TOLERANCES = {"scores": 1e-4, "offsets": 1e-3, "masks": 1e-4, "codes": 1e-4}
-RELATIVE = ("offsets",)
+# Allowed differences: absolute of what is 0..1, of offsets and logits relative to the largest.
+TOLERANCES = {"scores": 1e-4, "offsets": 1e-3, "masks": 1e-4, "codes": 1e-4,
+              "simcc_x": 1e-3, "simcc_y": 1e-3}
+RELATIVE = ("offsets", "simcc_x", "simcc_y")
 PARITY_BATCHES = (1, 3)
 
 
@@ -111,8 +113,6 @@ def export(checkpoint: str | Path, output: str | Path, *, use_ema: bool = True,
         ValueError: the checkpoint cannot be read.
     """
     output, checkpoint = Path(output), find_checkpoint(checkpoint)
-    if output.suffix != ".onnx":
-        raise ExportError(f"{output}: the file's name must end in .onnx")
     state = load_checkpoint(checkpoint)
     config = from_dict(state["config"], str(checkpoint))
     kind = ExportedCodeNetwork if config.task == "object_codes" else ExportedNetwork
@@ -120,19 +120,41 @@ def export(checkpoint: str | Path, output: str | Path, *, use_ema: bool = True,
     note = "given"
     if inputs is None:
         inputs, note = real_inputs(config)
+    notes = _provenance(state, checkpoint, use_ema, opset)
+
+    def manifest(parity: Parity) -> ObjectManifest:
+        notes["parity"] = {**parity, "pictures": note}
+        return _manifest(config, state, notes, metrics or {}, score_threshold)
+
+    return write_verified(network, config.data.input_size, output, manifest, inputs, opset)
+
+
+def write_verified(network: ExportedNetwork, input_size: tuple[int, int], output: Path,
+                   manifest: Callable[[Parity], NetworkManifest],
+                   inputs: np.ndarray | None = None, opset: int = OPSET) -> Path:
+    """Write a network's file with its manifest, once it was found to compute what torch computes.
+
+    Args:
+        network: in eval mode, on the CPU. input_size: (width, height).
+        output: file to write, ending in ``.onnx``; an earlier one is replaced on success only.
+        manifest: what the file says of itself, given how far it is from torch.
+        inputs: (n, 3, H, W) normalised pictures to compare on, beside random ones.
+
+    Raises:
+        ExportError: wrong ending, or the file does not compute what torch computes.
+    """
+    if output.suffix != ".onnx":
+        raise ExportError(f"{output}: the file's name must end in .onnx")
     output.parent.mkdir(parents=True, exist_ok=True)
     beside = output.with_name(f".{output.stem}.{os.getpid()}.part.onnx")
     try:
-        write_graph(network, config.data.input_size, beside, opset)
-        parity = measure_parity(network, beside, parity_inputs(config.data.input_size, inputs))
+        write_graph(network, input_size, beside, opset)
+        parity = measure_parity(network, beside, parity_inputs(input_size, inputs))
         if not parity.holds:
             raise ExportError(
                 f"{output}: not written, since the ONNX file does not compute what torch "
                 f"computes; they differ in {parity}")
-        notes = _provenance(state, checkpoint, use_ema, opset)
-        notes["parity"] = {**parity, "pictures": note}
-        manifest = _manifest(config, state, notes, metrics or {}, score_threshold)
-        embed_manifest(beside, manifest)
+        embed_manifest(beside, manifest(parity))
         os.replace(beside, output)
     finally:
         beside.unlink(missing_ok=True)
@@ -267,7 +289,7 @@ def _samples(config: TrainConfig, root: str, split: str, count: int) -> np.ndarr
     return np.concatenate([samples.picture(int(index)).numpy() for index in chosen])
 
 
-def embed_manifest(path: Path, manifest: ObjectManifest) -> None:
+def embed_manifest(path: Path, manifest: NetworkManifest) -> None:
     """Put a manifest into an ONNX file, in place of the one that it may have.
 
     The file is replaced whole or not at all, and read back by the runtime's own reader.
@@ -293,14 +315,15 @@ def embed_manifest(path: Path, manifest: ObjectManifest) -> None:
 
 
 def set_manifest_metrics(path: str | Path, metrics: Mapping[str, Any],
-                         covariance_scale: float | None = None) -> ObjectManifest:
-    """Note in an exported file what it scored, and the calibrated scale of its covariance.
+                         covariance_scale: float | None = None) -> NetworkManifest:
+    """Note in an exported file what it scored, and the calibrated scale of its covariance, which
+    only the files of object networks have.
 
     Raises:
         ModelFileError: not a file of this project. ValueError: metrics are not plain data.
     """
     manifest = read_manifest(path)
-    changes: dict[str, Any] = {"metrics": {**manifest.metrics, **_plain(metrics)}}
+    changes: dict[str, Any] = {"metrics": {**manifest.metrics, **plain(metrics)}}
     if covariance_scale is not None:
         changes["covariance_scale"] = float(covariance_scale)
     manifest = dataclasses.replace(manifest, **changes)
@@ -308,7 +331,7 @@ def set_manifest_metrics(path: str | Path, metrics: Mapping[str, Any],
     return manifest
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
     """JSON data as it reads back (tuples become lists); NaN and infinity are refused."""
     return json.loads(json.dumps(dict(values), allow_nan=False))
 
@@ -334,7 +357,7 @@ def _manifest(config: TrainConfig, state: Mapping[str, Any], training: dict,
     common: dict[str, Any] = dict(
         task=config.task, input_size=data.input_size, mean=data.mean, std=data.std,
         channel_order="rgb", objects=tuple(ObjectSpec(**spec) for spec in state["objects"]),
-        crop_pad=data.crop_pad, training=_plain(training), metrics=_plain(metrics),
+        crop_pad=data.crop_pad, training=plain(training), metrics=plain(metrics),
         producer=f"kd_pose {package_version()}")
     if score_threshold is not None:
         common["score_threshold"] = score_threshold
