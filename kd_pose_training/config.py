@@ -21,8 +21,9 @@ DEFAULT_STRIDES = {"darknet53": (8, 16, 32, 64, 128),
                    "darknet_tiny": (8, 16, 32, 64),
                    "darknet_tiny_h": (8, 16, 32, 64),
                    "resnet34_dense": (2,),
-                   "dense_tiny": (2,)}
-DENSE_SIZES = ("resnet34_dense", "dense_tiny")
+                   "dense_tiny": (2,),
+                   "dense_tiny_h": (4,)}
+DENSE_SIZES = ("resnet34_dense", "dense_tiny", "dense_tiny_h")
 
 
 def _check(condition: bool, name: str, value: Any, allowed: str) -> None:
@@ -140,12 +141,12 @@ class ModelConfig:
     the teacher, 8..64 for the students). Leaving out 8 saves most of the head's arithmetic.
     ``fpn_channels`` 0 means the size's own width. ``num_classes``, ``num_keypoints`` and
     ``code_bits`` left empty are filled in from the data and the task. The dense sizes
-    (``resnet34_dense``, ``dense_tiny``) know of these settings only the size, ``num_classes``,
-    ``code_bits`` and ``weights``.
+    (``resnet34_dense``, ``dense_tiny``, ``dense_tiny_h``) know of these settings only the size,
+    ``num_classes``, ``code_bits`` and ``weights``; their one stride is that of the output.
     """
 
     size: Literal["darknet53", "darknet_tiny", "darknet_tiny_h", "resnet34_dense",
-                  "dense_tiny"] = "darknet_tiny_h"
+                  "dense_tiny", "dense_tiny_h"] = "darknet_tiny_h"
     strides: tuple[int, ...] = ()
     head_depth: int = 4
     fpn_channels: int = 0

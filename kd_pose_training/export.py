@@ -37,7 +37,6 @@ from kd_pose.manifest import (
 from kd_pose_training.config import TrainConfig, from_dict, split_folder, to_dict
 from kd_pose_training.engine.checkpoint import BEST, LAST, load_checkpoint
 from kd_pose_training.models import build_model
-from kd_pose_training.models.codenet import STRIDE
 
 OPSET = 18  # read by onnxruntime 1.14 and later and by TensorRT 10
 IR_VERSION = 10  # older engines refuse files that only claim to be newer
@@ -362,7 +361,8 @@ def _manifest(config: TrainConfig, state: Mapping[str, Any], training: dict,
     if score_threshold is not None:
         common["score_threshold"] = score_threshold
     if config.task == "object_codes":
-        return DenseManifest(**common, code_tables=tuple(state["code_tables"]), stride=STRIDE)
+        return DenseManifest(**common, code_tables=tuple(state["code_tables"]),
+                             stride=config.model.strides[0])
     return Manifest(**common, strides=config.model.strides,
                     anchor_scale=config.model.anchor_scale,
                     num_keypoints=config.model.num_keypoints,

@@ -150,16 +150,17 @@ class BopFrame:
         if packed.ndim != 2 or packed.dtype != np.uint8:
             raise BopError(f"{self.map_path}: must be 8-bit with one channel, is {packed.dtype} "
                            f"{packed.shape}")
-        known = np.full(NO_INSTANCE + 1, False)
-        known[:self.rows], known[NO_INSTANCE] = True, True
-        if not known[packed].all():
-            value = packed[~known[packed]].max()
+        unknown = np.full(NO_INSTANCE + 1, 1, dtype=np.uint8)
+        unknown[:self.rows], unknown[NO_INSTANCE] = 0, 0
+        wrong = cv2.LUT(packed, unknown)  # several times as fast as numpy's indexing
+        if wrong.any():
+            value = packed[wrong > 0].max()
             raise BopError(f"{self.map_path}: has value {value}, scene_gt.json has {self.rows} "
                            f"instance(s) for scene {self.scene_id}, image {self.im_id}")
         index = np.full(NO_INSTANCE + 1, -1, dtype=np.int16)
         for number, instance in enumerate(self.instances):
             index[instance.row] = number
-        return index[packed]
+        return cv2.LUT(packed, index)
 
 
 class BopDataset:

@@ -19,7 +19,6 @@ from kd_pose_training.data.canonical import crop_roll
 from kd_pose_training.data.code_batch import CodeBatch
 from kd_pose_training.data.code_targets import SurfaceCodes
 from kd_pose_training.data.object_dataset import ObjectVoteDataset
-from kd_pose_training.models.codenet import STRIDE
 
 
 class ObjectCodeDataset(ObjectVoteDataset):
@@ -49,9 +48,10 @@ class ObjectCodeDataset(ObjectVoteDataset):
     def _encode(self, frame: Any, labels: np.ndarray, instance: int, M: np.ndarray,
                 crop: np.ndarray, shown: np.ndarray, rng: np.random.Generator) -> CodeBatch:
         data, label = self.config.data, int(labels[instance])
-        mask = half_mask(shown == instance)
+        stride = self.config.model.strides[0]
+        mask = cell_mask(shown == instance, stride)
         codes = self.surfaces[label].render(frame.instances[instance].T_cam_obj,
-                                            crop_intrinsics(frame.K, M), mask, STRIDE,
+                                            crop_intrinsics(frame.K, M), mask, stride,
                                             crop_roll(M))
         return CodeBatch(
             images=torch.from_numpy(normalise(crop, data.mean, data.std, True))[None],
@@ -59,8 +59,8 @@ class ObjectCodeDataset(ObjectVoteDataset):
             codes=torch.from_numpy(codes)[None])
 
 
-def half_mask(mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool at the input's resolution -> (H/2, W/2): at least half of four pixels."""
+def cell_mask(mask: np.ndarray, stride: int) -> np.ndarray:
+    """(H, W) bool at the input's resolution -> (H/s, W/s): at least half of the s² pixels."""
     height, width = mask.shape
-    blocks = mask.reshape(height // STRIDE, STRIDE, width // STRIDE, STRIDE)
-    return 2 * blocks.sum(axis=(1, 3)) >= STRIDE**2
+    blocks = mask.reshape(height // stride, stride, width // stride, stride)
+    return 2 * blocks.sum(axis=(1, 3)) >= stride**2

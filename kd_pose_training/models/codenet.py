@@ -1,11 +1,11 @@
-"""The dense network: encoder, decoder to half the input resolution, a mask and a code per class.
+"""The dense network: encoder, decoder to a fine map, a mask and a code per class.
 
 Every output pixel has, per class, a mask logit and the logits of its surface point's code bits,
 the coarsest first (:mod:`kd_pose.codes`). With one class the teacher is the network of ZebraPose
 (Su et al., CVPR 2022): ResNet-34 of output stride 8, atrous spatial pyramid pooling (Chen et al.,
-arXiv 1706.05587), two upsampling steps with skip connections. The student has the compact
+arXiv 1706.05587), two upsampling steps with skip connections. The students have the compact
 DarkNet-tiny and a decoder of depthwise and 1x1 convolutions. Named sizes are the short functions
-at the end.
+at the end; ``kd_pose_training.config.DEFAULT_STRIDES`` has the stride of each one's output.
 """
 
 from __future__ import annotations
@@ -20,15 +20,13 @@ from kd_pose_training.models.backbones import DarkNetTiny
 from kd_pose_training.models.bricks import ConvBNAct
 from kd_pose_training.models.resnet import ResNet34Dilated
 
-STRIDE = 2  # input pixels per output pixel, in every size
-
 
 class CodeNet(nn.Module):
-    """Images to masks and surface codes at half the resolution.
+    """Images to masks and surface codes at the resolution of the backbone's finest map.
 
     Args:
-        backbone: returns maps fine to coarse, the first of stride 2.
-        decoder: those maps -> (B, ``decoder.channels``, h, w) at stride 2.
+        backbone: returns maps fine to coarse, of ``strides`` and ``channels``.
+        decoder: those maps -> (B, ``decoder.channels``, h, w) at the first one's stride s.
         classes, bits: numbers of classes and of code bits.
     """
 
@@ -42,8 +40,8 @@ class CodeNet(nn.Module):
         self.register_buffer("bit_error", torch.full((bits,), 0.5))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images (B, 3, H, W) -> mask logits (B, C, H/2, W/2) and code logits
-        (B, C, bits, H/2, W/2). H and W are multiples of 16."""
+        """Normalised images (B, 3, H, W) -> mask logits (B, C, H/s, W/s) and code logits
+        (B, C, bits, H/s, W/s). H and W are multiples of 16."""
         x = self.head(self.decoder(self.backbone(images)))
         masks, codes = x[:, :self.num_classes], x[:, self.num_classes:]
         return masks, codes.unflatten(1, (self.num_classes, self.bits))
@@ -95,17 +93,18 @@ def _upsample(inputs: int, width: int) -> nn.Sequential:
 
 
 class TinyBackbone(DarkNetTiny):
-    """DarkNet-tiny with its maps of strides 2, 4, 8 and 16."""
+    """DarkNet-tiny with its maps of strides 2, 4, 8 and 16, or those from ``finest`` on."""
 
-    strides = (2, 4, 8, 16)
-
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, width: float = 1.0, finest: int = 2) -> None:
         super().__init__(width)
-        self.channels = tuple(int(count * width) for count in (16, 32, 128, 128))
+        every = (2, 4, 8, 16)
+        self._first = every.index(finest)
+        self.strides = every[self._first:]
+        self.channels = tuple(int(count * width) for count in (16, 32, 128, 128)[self._first:])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         maps = self.stage_maps(images)
-        return [*maps[:3], maps[4]]
+        return [*maps[self._first:3], maps[4]]
 
 
 class LightDecoder(nn.Module):
@@ -165,4 +164,14 @@ def dense_tiny(classes: int, bits: int = 16) -> CodeNet:
     return CodeNet(backbone, LightDecoder(backbone.channels, (48, 64, 96, 128)), classes, bits)
 
 
-CODE_SIZES = {"resnet34_dense": resnet34_dense, "dense_tiny": dense_tiny}
+def dense_tiny_h(classes: int, bits: int = 16) -> CodeNet:
+    """Student for CPUs: 0.33 M parameters, half the width of ``dense_tiny``, output of stride 4.
+
+    Its backbone is that of the vote networks' ``darknet_tiny_h``, so a run of those can start it.
+    """
+    backbone = TinyBackbone(width=0.5, finest=4)
+    return CodeNet(backbone, LightDecoder(backbone.channels, (64, 96, 128)), classes, bits)
+
+
+CODE_SIZES = {"resnet34_dense": resnet34_dense, "dense_tiny": dense_tiny,
+              "dense_tiny_h": dense_tiny_h}

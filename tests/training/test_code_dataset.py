@@ -15,7 +15,7 @@ from kd_pose.codes import encode, grid_pixels
 from kd_pose.geometry import transform_points
 from kd_pose_training.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig
 from kd_pose_training.data.code_batch import CodeBatch, collate
-from kd_pose_training.data.code_dataset import ObjectCodeDataset, half_mask
+from kd_pose_training.data.code_dataset import ObjectCodeDataset, cell_mask
 from kd_pose_training.data.code_targets import build_surface_codes
 
 torch.set_num_threads(1)
@@ -30,10 +30,10 @@ def load_surface(model):
     return points, ConvexHull(points).simplices
 
 
-def make_set(train=True, augmentation=PLAIN, bop=None, **data):
+def make_set(train=True, augmentation=PLAIN, bop=None, size="dense_tiny", **data):
     bop = bop or FakeBop(count=6)
     config = TrainConfig(DataConfig(("memory:test",), input_size=(128, 96), **data),
-                         "object_codes", augmentation, ModelConfig("dense_tiny", code_bits=BITS))
+                         "object_codes", augmentation, ModelConfig(size, code_bits=BITS))
     surfaces = build_surface_codes([bop], tuple(SPECS.values()), BITS, 2**10, load_surface)
     return ObjectCodeDataset([bop], config, surfaces, train, load_vertices=load_vertices,
                              progress=False)
@@ -71,7 +71,7 @@ def test_mask_and_codes_lie_where_the_object_is_seen(rotate):
         instance = data.frames[number].instances[row]
         colour = np.array(COLOURS[instance.obj_id])[::-1]
         seen = np.abs(picture(data, batch) - colour).max(axis=2) < 40
-        seen = half_mask(seen)
+        seen = cell_mask(seen, 2)
         if not any(i.obj_id == instance.obj_id and i is not instance
                    for i in data.frames[number].instances):
             assert (seen != mask).mean() < 0.03
@@ -81,9 +81,10 @@ def test_mask_and_codes_lie_where_the_object_is_seen(rotate):
     assert coded / len(data) > 0.93  # the rest is the outline, which the drawing rounds
 
 
-def test_codes_are_of_the_points_behind_the_pixels():
+@pytest.mark.parametrize("size, stride", [("dense_tiny", 2), ("dense_tiny_h", 4)])
+def test_codes_are_of_the_points_behind_the_pixels(size, stride):
     """Of a block without symmetry: project the mean of each patch and look where its code is."""
-    data = make_set(train=False)
+    data = make_set(train=False, size=size)
     surface = data.surfaces[0]
     for index, (number, row) in enumerate(data.items):
         frame = data.frames[number]
@@ -95,7 +96,7 @@ def test_codes_are_of_the_points_behind_the_pixels():
         points = surface.tree.points[codes.ravel()[cells]].astype(np.float64)
         camera = transform_points(frame.instances[row].T_cam_obj, points) @ frame.K.T
         pixels = camera[:, :2] / camera[:, 2:] @ M[:, :2].T + M[:, 2]
-        distance = np.linalg.norm(pixels - grid_pixels(cells, 64, 2), axis=1)
+        distance = np.linalg.norm(pixels - grid_pixels(cells, 128 // stride, stride), axis=1)
         assert np.median(distance) < 5  # a patch of 256 is about 8 input pixels wide
         assert np.array_equal(np.unique(codes[codes >= 0]),
                               np.unique(encode(surface.tree, points)))
@@ -108,9 +109,12 @@ def test_cut_out_parts_are_not_on_the_mask():
     assert sum(smaller) > len(data) // 3
 
 
-def test_half_mask_by_hand():
+def test_cell_mask_by_hand():
     mask = np.array([[1, 1, 0, 0, 1, 0], [0, 0, 0, 1, 1, 1]], bool)
-    assert half_mask(mask).tolist() == [[True, False, True]]
+    assert cell_mask(mask, 2).tolist() == [[True, False, True]]
+    mask = np.zeros((4, 8), bool)
+    mask[:, 2:5] = True  # a half of the first cell, a quarter of the second
+    assert cell_mask(mask, 4).tolist() == [[True, False]]
 
 
 def test_collate_and_move():

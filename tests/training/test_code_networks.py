@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from kd_pose_training.models.codenet import CODE_SIZES, dense_tiny, resnet34_dense
+from kd_pose_training.config import DEFAULT_STRIDES
+from kd_pose_training.models.codenet import CODE_SIZES, dense_tiny, dense_tiny_h, resnet34_dense
+from kd_pose_training.models.votenet import darknet_tiny_h
 
 torch.set_num_threads(1)
 # Millions of parameters of encoder and decoder, and 10^9 multiplications of the convolutions at
 # 256x256, with one class and 16 bits. Teacher: counted by running the published code.
-COUNTS = {"resnet34_dense": (21.28, 7.83, 54.57), "dense_tiny": (0.91, 0.14, 0.91)}
+COUNTS = {"resnet34_dense": (21.28, 7.83, 54.57), "dense_tiny": (0.91, 0.14, 0.91),
+          "dense_tiny_h": (0.23, 0.11, 0.28)}
 
 
 def _millions(*modules):
@@ -31,11 +34,12 @@ def test_counts(size):
 
 @pytest.mark.parametrize("size", COUNTS)
 @pytest.mark.parametrize("wh", [(256, 256), (96, 160)])
-def test_shapes_at_half_resolution(size, wh):
+def test_shapes_at_the_output_resolution(size, wh):
     with torch.device("meta"):
         masks, codes = CODE_SIZES[size](3, 7).eval()(torch.zeros(2, 3, wh[1], wh[0]))
-    assert masks.shape == (2, 3, wh[1] // 2, wh[0] // 2)
-    assert codes.shape == (2, 3, 7, wh[1] // 2, wh[0] // 2)
+    stride, = DEFAULT_STRIDES[size]
+    assert masks.shape == (2, 3, wh[1] // stride, wh[0] // stride)
+    assert codes.shape == (2, 3, 7, wh[1] // stride, wh[0] // stride)
 
 
 def test_channels_are_masks_then_codes_by_class():
@@ -69,14 +73,23 @@ def test_encoder_takes_the_usual_names_of_imagenet_weights():
             "layer2.0.downsample.1.bias", "layer3.5.bn2.weight", "layer4.2.conv2.weight"} <= names
 
 
-def test_output_is_where_the_input_is():
-    """A bright spot changes the mask logits most at half its coordinates."""
+def test_a_vote_network_starts_the_narrow_student():
+    with torch.device("meta"):
+        shapes = [{name: value.shape for name, value in network.backbone.state_dict().items()}
+                  for network in (dense_tiny_h(2), darknet_tiny_h(2, 8))]
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("size", ["dense_tiny", "dense_tiny_h"])
+def test_output_is_where_the_input_is(size):
+    """A bright spot changes the mask logits most at its coordinates over the stride."""
     torch.manual_seed(0)
-    network = dense_tiny(1, 4).eval()
+    stride, = DEFAULT_STRIDES[size]
+    network = CODE_SIZES[size](1, 4).eval()
     image = torch.zeros(1, 3, 64, 96)
     spot = image.clone()
     spot[..., 20:28, 60:68] = 20.0
     with torch.no_grad():
         change = (network(spot)[0] - network(image)[0])[0, 0].abs()
     row, column = divmod(int(change.argmax()), change.shape[1])
-    assert abs(2 * row - 24) <= 12 and abs(2 * column - 64) <= 12
+    assert abs(stride * row - 24) <= 12 and abs(stride * column - 64) <= 12
