@@ -4,8 +4,8 @@ People and tracks are matched by the geometric mean of two overlaps at the time 
 where every track has moved on at its own speed: that of the boxes around their keypoints (IoU),
 and that of their body keypoints (a Gaussian of the distance, as COCO's OKS, with a hip's tolerance
 for every joint). The first tells people apart who are far from each other, the second those who
-pass each other. The assignment is the best one as a whole (Kuhn and Munkres, as in SORT, Bewley et al.,
-ICIP 2016), not a greedy one, which swaps people who stand close.
+pass each other. The assignment is the best one as a whole (Kuhn and Munkres, as in SORT, Bewley et
+al., ICIP 2016), not a greedy one, which swaps people who stand close.
 
 Times are seconds of any clock, boxes xywh with continuous edges, all in pixels of the image.
 """
@@ -96,13 +96,15 @@ class PeopleTracker:
         self.tracks.clear()
         self._stamp_s = None
 
-    def begin(self, stamp_s: float) -> None:
-        """Say when the next image was taken; time that went back forgets everybody."""
+    def begin(self, stamp_s: float) -> bool:
+        """Say when the next image was taken; whether time went back, which forgets everybody."""
         if not np.isfinite(stamp_s):
             raise ValueError(f"stamp_s must be a finite time in seconds, got {stamp_s!r}")
-        if self._stamp_s is not None and stamp_s < self._stamp_s:
+        back = self._stamp_s is not None and stamp_s < self._stamp_s
+        if back:
             self.reset()
         self._stamp_s = stamp_s
+        return back
 
     def boxes(self, stamp_s: float, image_wh: Sequence[int]) -> list[Detection2D]:
         """Where the tracked people are to be looked for in the image of that time.

@@ -1,0 +1,167 @@
+"""Whole-body poses of a stream of images: where to look, poses, 3-D, ids, smoothing. No ROS.
+
+    stream = PeopleStream(WholebodyPoseEstimator("model.onnx", "detector.onnx"), StreamOptions())
+    frame = stream.estimate(image, time_s)
+
+The estimator has no state; all that is kept between images is here and in `tracking.py` and
+`smoothing.py`. Boxes may come from the tracks of the last image, which costs no detector: it runs
+every few images for those who are new, and at once when somebody is not found where expected.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kd_pose.boxes import iou, xyxy_from_xywh
+from kd_pose.camera import Camera
+from kd_pose.lifting import LiftingOptions, check_depth, lift_people
+from kd_pose.results import STAGES, Detection2D, PeopleFrame, PersonPose, TrackState
+from kd_pose.smoothing import PeopleSmoother, SmoothingOptions
+from kd_pose.tracking import PeopleTracker, TrackingOptions, sure_keypoints
+from kd_pose.wholebody_keypoints import PARTS
+from kd_pose.wholebody_pose import WholebodyPoseEstimator
+
+STREAM_STAGES = (*STAGES, "lift", "track")  # of `timing_ms`
+SAME_PERSON_IOU = 0.4  # a track's box that overlaps a detection so much is not looked at as well
+PART_SHARE = 0.5  # of a part's keypoints must be sure for a person to be there
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """tracking: None = no ids, and no state between images. smoothing: None = none.
+
+    boxes_from_tracks: look where tracks say, with the detector every `detector_every_n` images,
+    while there are no tracks, and when a track was not found in the last image.
+    """
+
+    tracking: TrackingOptions | None = field(default_factory=TrackingOptions)
+    smoothing: SmoothingOptions | None = None
+    lifting: LiftingOptions = field(default_factory=LiftingOptions)
+    boxes_from_tracks: bool = True
+    detector_every_n: int = 10
+
+    def __post_init__(self) -> None:
+        if self.detector_every_n < 1:
+            raise ValueError(f"detector_every_n must be at least 1, got {self.detector_every_n}")
+        for name in ("smoothing", "boxes_from_tracks"):
+            if getattr(self, name) and self.tracking is None:
+                raise ValueError(f"{name} needs tracking, which is switched off")
+
+
+class PeopleStream:
+    """Estimates people image by image and remembers who is who. For one thread at a time."""
+
+    def __init__(self, estimator: WholebodyPoseEstimator, options: StreamOptions | None = None
+                 ) -> None:
+        self.estimator = estimator
+        self._tracker, self._smoother = PeopleTracker(), PeopleSmoother()
+        self.options = options or StreamOptions()
+        self.reset()
+
+    @property
+    def options(self) -> StreamOptions:
+        return self._options
+
+    @options.setter
+    def options(self, options: StreamOptions) -> None:
+        """May be changed between images; tracks stay."""
+        self._options = options
+        self._tracker.options = options.tracking or TrackingOptions()
+        self._smoother.options = options.smoothing or SmoothingOptions()
+
+    def reset(self) -> None:
+        """Forget everybody; the next image is looked at as a whole."""
+        self._tracker.reset()
+        self._smoother.reset()
+        self._since_detector, self._someone_missing = 0, False
+
+    def estimate(
+        self,
+        image: np.ndarray,
+        stamp_s: float,
+        *,
+        channel_order: str = "bgr",
+        boxes: Sequence[Detection2D] | None = None,
+        depth: np.ndarray | None = None,
+        camera: Camera | None = None,
+    ) -> PeopleFrame:
+        """Everybody in one image; behind those who are seen, tracks that coast or are lost.
+
+        image: uint8 (H, W, 3). stamp_s: seconds of any clock; time that goes back starts anew.
+        boxes: where to look, instead of what the options say. depth: (H, W) metres registered to
+        the image, with the image's `camera`: adds `keypoints_xyz`.
+        Raises ValueError for arguments that cannot be used.
+        """
+        options, wh = self._options, (image.shape[1], image.shape[0])
+        if depth is not None:
+            if camera is None:
+                raise ValueError("depth is given without a camera")
+            check_depth(depth, wh)
+        if self._tracker.begin(stamp_s):
+            self.reset()
+        started, detected = time.perf_counter(), None
+        if boxes is None and options.boxes_from_tracks:
+            boxes, detected = self._regions(image, stamp_s, channel_order)
+        looked = time.perf_counter()
+        frame = self.estimator.estimate(image, channel_order=channel_order, boxes=boxes)
+        if detected is not None:
+            frame.timing_ms["detector"] += 1e3 * (looked - started)
+            frame.people = self._believable(frame.people, detected)
+        estimated = time.perf_counter()
+        if depth is not None:
+            frame.people = lift_people(frame.people, depth, camera, options.lifting)
+        lifted = time.perf_counter()
+        if options.tracking is not None:
+            frame.people = self._track(frame, stamp_s, wh)
+        frame.timing_ms["lift"] = 1e3 * (lifted - estimated)
+        frame.timing_ms["track"] = 1e3 * (time.perf_counter() - lifted)
+        return frame
+
+    def _regions(self, image: np.ndarray, stamp_s: float, channel_order: str
+                 ) -> tuple[list[Detection2D], list[Detection2D]]:
+        """All boxes to look at, and those of them that the detector vouches for."""
+        expected = self._tracker.boxes(stamp_s, (image.shape[1], image.shape[0]))
+        self._since_detector += 1
+        due = self._since_detector >= self._options.detector_every_n
+        if expected and not due and not self._someone_missing:
+            return expected, []
+        self._since_detector = 0
+        found = self.estimator.detect(image, channel_order)
+        taken = xyxy_from_xywh(np.array([item.box_xywh for item in found]).reshape(-1, 4))
+        # A detector now and then misses someone who is tracked well.
+        missed = [item for item in expected
+                  if not (iou(xyxy_from_xywh(item.box_xywh), taken) > SAME_PERSON_IOU).any()]
+        return [*found, *missed], found
+
+    def _believable(self, people: Sequence[PersonPose], detected: Sequence[Detection2D]
+                    ) -> list[PersonPose]:
+        """A network answers for any box. Without a detector's word keypoints must be sure."""
+        vouched = {_key(item.box_xywh) for item in detected}
+        threshold = self._tracker.options.min_keypoint_score
+        return [person for person in people
+                if _key(person.box_xywh) in vouched or shows_a_part(person, threshold)]
+
+    def _track(self, frame: PeopleFrame, stamp_s: float, wh: tuple[int, int]) -> list[PersonPose]:
+        scores = {_key(item.box_xywh): item.score for item in frame.detections}
+        people = self._tracker.update(
+            frame.people, stamp_s, wh,
+            [scores.get(_key(person.box_xywh), person.score) for person in frame.people])
+        self._someone_missing = any(
+            person.track_state in (TrackState.COASTING, TrackState.LOST) for person in people)
+        if self._options.smoothing is None:
+            return people
+        return self._smoother.smooth(people, stamp_s)
+
+
+def shows_a_part(person: PersonPose, threshold: float) -> bool:
+    """Whether body, feet, face or a hand has enough keypoints that are sure."""
+    sure = sure_keypoints(person, threshold)
+    return any(sure[part].mean() >= PART_SHARE for part in PARTS.values())
+
+
+def _key(box_xywh: np.ndarray) -> tuple[float, ...]:
+    return tuple(np.asarray(box_xywh, dtype=np.float64).tolist())

@@ -1,0 +1,160 @@
+"""kd_pose.people_stream: where it looks, how often it detects, and what it tells of whom."""
+
+import numpy as np
+import pytest
+
+from helpers.fake_people import FakePeople, true_points
+from kd_pose.camera import Camera
+from kd_pose.people_stream import STREAM_STAGES, PeopleStream, StreamOptions
+from kd_pose.results import PERSON, Detection2D, TrackState
+from kd_pose.smoothing import SmoothingOptions
+from kd_pose.tracking import TrackingOptions
+
+IMAGE = np.zeros((480, 640, 3), np.uint8)
+ONE, TWO = (100, 100, 80, 200), (400, 120, 80, 200)
+CAMERA = Camera(np.array([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]]), 640, 480)
+
+
+def stream(people, **options):
+    fake = FakePeople(people)
+    return PeopleStream(fake, StreamOptions(**options)), fake
+
+
+def ids(frame):
+    return [person.id for person in frame.people]
+
+
+def test_the_detector_runs_every_n_images_and_everyone_keeps_the_id():
+    s, fake = stream([ONE, TWO], detector_every_n=5)
+    for i in range(11):
+        frame = s.estimate(IMAGE, 0.1 * i)
+        assert ids(frame) == ["1", "2"]
+        fake.people = [box + (3, 0, 0, 0) for box in fake.people]
+    assert fake.detections == 3  # images 0, 5 and 10
+    np.testing.assert_allclose(frame.people[0].keypoints_xy, true_points((130, 100, 80, 200)))
+    # Between them the boxes are those of the last keypoints, padded.
+    assert fake.looked_at[1][0][2] == pytest.approx(1.15 * 80)
+
+
+def test_while_nobody_is_there_every_image_is_searched():
+    s, fake = stream([], detector_every_n=10)
+    for i in range(3):
+        frame = s.estimate(IMAGE, 0.1 * i)
+        assert frame.people == [] and frame.detections == []
+    fake.people = [np.array(ONE, float)]
+    assert ids(s.estimate(IMAGE, 0.3)) == ["1"]
+    assert fake.detections == 4
+
+
+def test_someone_lost_is_searched_at_once():
+    s, fake = stream([ONE], detector_every_n=100)
+    for i in range(4):
+        s.estimate(IMAGE, 0.1 * i)
+    assert fake.detections == 1
+    fake.people = [np.array(TWO, float)]  # jumped away: the box of the track holds nobody
+    frame = s.estimate(IMAGE, 0.4)
+    assert [person.track_state for person in frame.people] == [TrackState.COASTING]
+    frame = s.estimate(IMAGE, 0.5)
+    assert fake.detections == 2
+    assert {person.id: person.track_state for person in frame.people} == {
+        "2": TrackState.TENTATIVE, "1": TrackState.COASTING}
+
+
+def test_who_is_missed_by_the_detector_is_found_by_the_track():
+    s, fake = stream([ONE, TWO], detector_every_n=2)
+    for i in range(6):
+        if i == 2:
+            fake.hidden = {1}
+        assert sorted(ids(s.estimate(IMAGE, 0.1 * i))) == ["1", "2"]
+    assert len(fake.looked_at[4]) == 2  # one of the detector, one of the track
+
+
+def test_a_detection_is_believed_even_where_no_keypoint_is_sure():
+    """Somebody far away: there on images with the detector, not carried on by the track."""
+    s, fake = stream([ONE], detector_every_n=10)
+    fake._pose = lambda box, pose=fake._pose: _unsure(pose(box))
+    assert ids(s.estimate(IMAGE, 0.0)) == ["1"]
+    assert ids(s.estimate(IMAGE, 0.1)) == []
+
+
+def _unsure(person):
+    person.keypoint_scores = np.full_like(person.keypoint_scores, 0.1)
+    return person
+
+
+def test_scores_do_not_fade_from_image_to_image():
+    """A track's box has the score of the detection that it comes from, not of the person."""
+    s, fake = stream([ONE])
+    scores = [s.estimate(IMAGE, 0.1 * i).people[0].score for i in range(6)]
+    np.testing.assert_allclose(scores, 0.9 * 0.8)
+
+
+def test_given_boxes_are_what_is_looked_at():
+    s, fake = stream([ONE, TWO])
+    frame = s.estimate(IMAGE, 0.0, boxes=[Detection2D(PERSON, 1.0, np.array(TWO, float))])
+    assert len(frame.people) == 1 and fake.detections == 0
+    assert s.estimate(IMAGE, 0.1, boxes=[]).people == []
+
+
+def test_without_tracking_there_is_no_state():
+    s, fake = stream([ONE], tracking=None, boxes_from_tracks=False)
+    for stamp in (5.0, 1.0):
+        person, = s.estimate(IMAGE, stamp).people
+        assert (person.id, person.track_state) == ("", TrackState.TENTATIVE)
+    assert fake.detections == 2
+
+
+def test_time_that_goes_back_and_reset_start_anew():
+    s, fake = stream([ONE], detector_every_n=100)
+    s.estimate(IMAGE, 50.0)
+    assert ids(s.estimate(IMAGE, 10.0)) == ["2"]
+    s.reset()
+    assert ids(s.estimate(IMAGE, 10.1)) == ["3"]
+    assert fake.detections == 3
+
+
+def test_depth_gives_metres_and_smoothing_calms_both():
+    s, fake = stream([ONE], smoothing=SmoothingOptions(0.5, 0.0))
+    depth = np.full((480, 640), 2.0, np.float32)
+    first = s.estimate(IMAGE, 0.0, depth=depth, camera=CAMERA).people[0]
+    assert first.keypoints_xyz[0, 2] == 2.0
+    np.testing.assert_allclose(first.keypoints_xyz[0, :2],
+                               (first.keypoints_xy[0] - (320, 240)) / 500 * 2.0)
+    fake.people = [fake.people[0] + (10, 0, 0, 0)]
+    second = s.estimate(IMAGE, 0.1, depth=depth + 0.1, camera=CAMERA).people[0]
+    moved = second.keypoints_xy[:, 0] - first.keypoints_xy[:, 0]
+    assert (0 < moved).all() and (moved < 4).all()
+    assert 2.0 < second.keypoints_xyz[0, 2] < 2.04
+    third = s.estimate(IMAGE, 0.2).people[0]
+    assert third.keypoints_xyz is None
+
+
+def test_stages_are_complete():
+    s, _ = stream([ONE])
+    assert set(s.estimate(IMAGE, 0.0).timing_ms) == set(STREAM_STAGES)
+
+
+def test_options_may_change_while_it_runs():
+    s, fake = stream([ONE], detector_every_n=1)
+    s.estimate(IMAGE, 0.0)
+    s.options = StreamOptions(TrackingOptions(confirm_frames=1), detector_every_n=50)
+    person, = s.estimate(IMAGE, 0.1).people
+    assert (person.id, person.track_state) == ("1", TrackState.TRACKED)
+    assert fake.detections == 1
+
+
+def test_bad_inputs_are_named():
+    s, _ = stream([ONE])
+    depth = np.ones((480, 640), np.float32)
+    with pytest.raises(ValueError, match="depth is given without a camera"):
+        s.estimate(IMAGE, 0.0, depth=depth)
+    with pytest.raises(ValueError, match="320x240, the colour image 640x480"):
+        s.estimate(IMAGE, 0.0, depth=np.ones((240, 320), np.float32), camera=CAMERA)
+    with pytest.raises(ValueError, match="stamp_s"):
+        s.estimate(IMAGE, float("nan"))
+    with pytest.raises(ValueError, match="detector_every_n must be at least 1"):
+        StreamOptions(detector_every_n=0)
+    with pytest.raises(ValueError, match="boxes_from_tracks needs tracking"):
+        StreamOptions(tracking=None)
+    with pytest.raises(ValueError, match="smoothing needs tracking"):
+        StreamOptions(tracking=None, boxes_from_tracks=False, smoothing=SmoothingOptions())
