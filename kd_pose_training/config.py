@@ -236,13 +236,21 @@ class CodesConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with the OneCycle schedule. ``lr`` is the peak; norms and biases do not decay."""
+    """AdamW. ``lr`` is the peak; norms and biases do not decay.
+
+    ``schedule`` ``one_cycle``: up during ``warmup`` (a part of the run), then down to nearly
+    nothing, as ``anneal`` says. ``flat_cosine``: up linearly during ``warmup``, flat until the
+    part ``flat`` of the run, then half a cosine down to ``final_lr`` times ``lr`` (RTMPose).
+    """
 
     lr: float = 1e-3
     weight_decay: float = 1e-4
     betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["one_cycle", "flat_cosine"] = "one_cycle"
     warmup: float = 0.05
     anneal: Literal["linear", "cos"] = "linear"
+    flat: float = 0.5
+    final_lr: float = 0.05
     clip_norm: float = 1.0
 
     def __post_init__(self) -> None:
@@ -250,6 +258,9 @@ class OptimConfig:
         _check_range("weight_decay", self.weight_decay, 0.0, 1.0)
         _check(all(0 <= beta < 1 for beta in self.betas), "betas", self.betas, "0 to below 1")
         _check_range("warmup", self.warmup, 0.0, 0.9)
+        if self.schedule == "flat_cosine":
+            _check_range("flat", self.flat, self.warmup, 1.0)
+        _check_range("final_lr", self.final_lr, 0.0, 1.0)
         _check_range("clip_norm", self.clip_norm, 0.0, 1e6)
 
 

@@ -78,14 +78,24 @@ def _check(condition: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
 
 
+@dataclass(frozen=True)
+class WeakAugment(PersonAugment):
+    """The last part of the training: DWPose's last 30 of 270 epochs."""
+
+    shift: float = 0.0
+    scale: tuple[float, float] = (0.75, 1.25)
+    rotate_deg: float = 60.0
+    dropout: float = 0.5
+
+
 def strong_augment() -> PersonAugment:
     """Most of the training: DWPose's first 240 of 270 epochs for the sizes t, s, m and l."""
     return PersonAugment()
 
 
 def weak_augment() -> PersonAugment:
-    """The last part of the training: DWPose's last 30 of 270 epochs."""
-    return PersonAugment(shift=0.0, scale=(0.75, 1.25), rotate_deg=60.0, dropout=0.5)
+    """See :class:`WeakAugment`."""
+    return WeakAugment()
 
 
 def stage_schedule(iterations: int, weak_share: float = 30 / 270) -> Callable[[int], Stage]:

@@ -8,9 +8,11 @@ come out at that size, and the same ratios at any other.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class WholebodyDistillConfig:
     learns from the labels as well. ``beta``: factor before every softmax, 1 / temperature.
     ``keypoint_mean``: terms over keypoints are means over the K of them, not sums. ``entropy``:
     the term ``logit`` is a divergence; off: the cross entropy, which has the same gradient.
-    ``reference_batch``: images per GPU at which the terms stand as published. ``epochs``: t_max,
-    the number of equal parts of stage 1 between which the teacher's share falls.
+    ``reference_batch``: images per GPU at which the terms stand as published. ``decay``: the
+    teacher's share of stage 1 falls over the run, in ``epochs`` equal parts (t_max).
     """
 
     feature_weight: float = 7e-5
@@ -36,6 +38,7 @@ class WholebodyDistillConfig:
     keypoint_mean: bool = True
     entropy: bool = True
     reference_batch: int = 64
+    decay: bool = True
     epochs: int = 270
 
     def __post_init__(self) -> None:
@@ -80,6 +83,50 @@ def preset(name: str, input_size: Sequence[int] = (192, 256)) -> WholebodyDistil
     """
     _check(name in PRESETS, "preset", name, ", ".join(PRESETS))
     return PRESETS[name](input_size)
+
+
+# Where an MMPose file keeps a network, see kd_pose_training.models.mmpose_checkpoint.
+FilePart = Literal["auto", "plain", "student", "teacher", "second_stage"]
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """The section ``distill`` of a whole-body recipe: a teacher, and which of the stages.
+
+    ``stage`` 1: labels, and a larger network's features and logits. ``stage`` 2: a trained
+    network teaches a fresh head on its own frozen backbone; ``teacher`` is that network.
+    ``teacher``: checkpoint of a run, its folder, or an MMPose file (``part``: which of the
+    networks in it). Same input size, keypoints and normalisation as the student; in stage 2 the
+    same size of network as well. ``preset`` and the others: see
+    :class:`WholebodyDistillConfig`; null takes the preset's value.
+    """
+
+    teacher: str
+    stage: Literal[1, 2] = 1
+    preset: Literal["released", "paper"] = "released"
+    part: FilePart = "auto"
+    feature_weight: float | None = None
+    feature_mean: bool | None = None
+    logit_weight: float | None = None
+    second_logit_weight: float | None = None
+    second_labels: bool | None = None
+    beta: float | None = None
+    keypoint_mean: bool | None = None
+    entropy: bool | None = None
+    reference_batch: int | None = None
+    decay: bool | None = None
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        what = "trained network" if self.stage == 2 else "teacher"
+        _check(bool(self.teacher), "teacher", self.teacher, f"the checkpoint of the {what}")
+        self.settings((192, 256))  # checks the values
+
+    def settings(self, input_size: Sequence[int]) -> WholebodyDistillConfig:
+        """The preset for an input of (width, height) pixels, with what is set here."""
+        names = (field.name for field in dataclasses.fields(WholebodyDistillConfig))
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return dataclasses.replace(preset(self.preset, input_size), **given)
 
 
 def decay(t: int, t_max: int) -> float:

@@ -76,7 +76,8 @@ class StageOneTask(SimccTask):
     def begin(self, iteration: int, iterations: int) -> None:
         """Weights of an iteration (from 0) of a run; constant within an epoch."""
         epochs = self.config.epochs
-        share = decay(epoch_at(iteration, iterations, epochs), epochs)
+        share = (decay(epoch_at(iteration, iterations, epochs), epochs) if self.config.decay
+                 else 1.0)
         self.weights = {"keypoints": 1.0, "feature": share * self.config.feature_weight,
                         "logit": share * self.config.logit_weight}
 

@@ -40,7 +40,7 @@ class RunLog:
         if prefix != "train":
             self.message(f"iteration {iteration}: {prefix} {_text(values)}")
         elif self._bar is not None:
-            shown = ("total", "class", "vote", "lr")
+            shown = ("total", "class", "vote", "keypoints", "error_px", "lr")
             self._bar.set_postfix({k: f"{values[k]:.3g}" for k in shown if k in values}, False)
         elif not self._quiet and time.monotonic() - self._last_print > 15:
             self._last_print = time.monotonic()

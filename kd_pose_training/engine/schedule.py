@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 from torch import nn
 
 from kd_pose_training.config import OptimConfig
+
+WARMUP_START = 1e-5  # of the peak
 
 
 def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
@@ -21,12 +24,30 @@ def build_optimizer(network: nn.Module, config: OptimConfig) -> torch.optim.Adam
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, config: OptimConfig,
-                    iterations: int) -> torch.optim.lr_scheduler.OneCycleLR:
-    """OneCycle over the run: up to ``lr`` during ``warmup``, then down to nearly nothing."""
+                    iterations: int) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate over a run, as ``config.schedule`` says."""
+    if config.schedule == "flat_cosine":
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda done: flat_cosine(done, iterations, config))
     # One step more than iterations: the scheduler also steps after the last one.
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, config.lr, total_steps=iterations + 1, pct_start=config.warmup,
         anneal_strategy=config.anneal, cycle_momentum=False)
+
+
+def flat_cosine(done: int, iterations: int, config: OptimConfig) -> float:
+    """Factor on ``lr`` after ``done`` of the iterations: linear rise, flat, half a cosine down.
+
+    The rise starts at WARMUP_START, as in the published trainings (MMPose's LinearLR).
+    """
+    rise = config.warmup * iterations
+    if done < rise:
+        return WARMUP_START + (1 - WARMUP_START) * done / rise
+    first = config.flat * iterations
+    if done <= first:
+        return 1.0
+    place = min(1.0, (done - first) / (iterations - first))
+    return config.final_lr + (1 - config.final_lr) * 0.5 * (1 + math.cos(math.pi * place))
 
 
 class AveragedWeights:

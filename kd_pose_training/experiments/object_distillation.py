@@ -138,7 +138,7 @@ def run_job(config: ExperimentConfig, folder: Path, name: str, seed: int) -> dic
     Raises:
         KeyboardInterrupt: a signal stopped the training; its checkpoint is there, no result.
     """
-    from kd_pose_training.commands.train import train
+    from kd_pose_training.training.run import train
     from kd_pose_training.engine.checkpoint import load_checkpoint
     where, settings = job_folder(folder, name, seed), recipe(config, folder, name, seed)
     started = time.time()
@@ -187,7 +187,7 @@ def _last_validation(folder: Path) -> dict[str, float]:
 
 def _fill_cache(config: ExperimentConfig, folder: Path) -> None:
     """Ask the teacher once, with its maps, before several trainings want to at a time."""
-    from kd_pose_training.commands.train import make_header, open_datasets, resolve
+    from kd_pose_training.training.objects import make_header, open_datasets, resolve
     from kd_pose_training.data.fixed_set import FixedAugmentationSet
     from kd_pose_training.data.object_dataset import ObjectVoteDataset
     from kd_pose_training.distill.cached_teacher import fill_cache

@@ -91,7 +91,7 @@ def draw_votes(config: ExperimentConfig, folder: Path, runs: Runs) -> None:
 
 def _samples(run: Path) -> list[tuple[Any, np.ndarray]]:
     """(batch of one image, BGR picture) spread over the validation set."""
-    from kd_pose_training.commands.train import load_network, open_datasets
+    from kd_pose_training.training.objects import load_network, open_datasets
     from kd_pose_training.data.object_dataset import ObjectVoteDataset
     network, config, _ = load_network(run / "last.pt")
     data = ObjectVoteDataset(open_datasets(config.data.val, config.data.objects), config,
@@ -108,7 +108,7 @@ def _answers(run: Path, samples: list[tuple[Any, np.ndarray]]) -> list[list]:
     """Decoded objects of each sample, as the runtime would answer."""
     import torch
 
-    from kd_pose_training.commands.train import load_network
+    from kd_pose_training.training.objects import load_network
     network, config, _ = load_network(run / "last.pt")
     grid = network.grid(config.data.input_size)
     found = []

@@ -44,15 +44,36 @@ def load_mmpose_checkpoint(network: SimccNet, path: str | Path, *, part: str | N
             candidate; another size, input size or number of keypoints: the message names the first
             key that differs and both shapes.
     """
+    found = read_mmpose_weights(path, part=part, weights=weights, backbone_only=backbone_only)
+    fill(network, found, path, backbone_only=backbone_only)
+
+
+def read_mmpose_weights(path: str | Path, *, part: str | None = None,
+                        weights: Literal["averaged", "last"] = "averaged",
+                        backbone_only: bool = False) -> dict[str, Tensor]:
+    """The weights of :func:`load_mmpose_checkpoint` by the network's own keys.
+
+    Raises:
+        CheckpointError: as there, but for what depends on the network.
+    """
     path = Path(path)
     state = _state_dict(path, _read(path), weights)
     part = part if part is not None else _only_part(path, state)
     if part not in PARTS:
         raise CheckpointError(f"{path}: part is {part!r}; allowed: {', '.join(PARTS)}")
-    found = _chosen(state, part, backbone_only)
+    return _chosen(state, part, backbone_only)
+
+
+def fill(network: SimccNet, found: Mapping[str, Tensor], path: str | Path, *,
+         backbone_only: bool = False) -> None:
+    """Load weights by key; nothing changes where they do not fit.
+
+    Raises:
+        CheckpointError: names the first key that differs and both shapes.
+    """
     own = {key: value for key, value in network.state_dict().items()
            if key.startswith("backbone.") or not backbone_only}
-    _check(path, found, own)
+    _check(Path(path), found, own)
     network.load_state_dict({**network.state_dict(), **found}, strict=True)
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-HIDDEN, EXPANDED, ATTENTION = 256, 512, 128
+WIDTH = 256  # of a token in the published networks; twice that inside, half for queries and keys
 
 
 class ScaleNorm(nn.Module):
@@ -45,22 +45,22 @@ class Scale(nn.Module):
 
 
 class GatedAttentionUnit(nn.Module):
-    """Tokens (B, K, HIDDEN) -> tokens of the same shape, with a scaled residual."""
+    """Tokens (B, K, width) -> tokens of the same shape, with a scaled residual."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        self.ln = ScaleNorm(HIDDEN)
-        self.uv = nn.Linear(HIDDEN, 2 * EXPANDED + ATTENTION, bias=False)
-        self.gamma = nn.Parameter(torch.rand(2, ATTENTION))
-        self.beta = nn.Parameter(torch.rand(2, ATTENTION))
-        self.o = nn.Linear(EXPANDED, HIDDEN, bias=False)
-        self.res_scale = Scale(HIDDEN)
+        self.sizes = [2 * width, 2 * width, width // 2]
+        self.ln = ScaleNorm(width)
+        self.uv = nn.Linear(width, sum(self.sizes), bias=False)
+        self.gamma = nn.Parameter(torch.rand(2, self.sizes[2]))
+        self.beta = nn.Parameter(torch.rand(2, self.sizes[2]))
+        self.o = nn.Linear(self.sizes[0], width, bias=False)
+        self.res_scale = Scale(width)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, value, base = F.silu(self.uv(self.ln(x))).split(
-            [EXPANDED, EXPANDED, ATTENTION], dim=-1)
+        gate, value, base = F.silu(self.uv(self.ln(x))).split(self.sizes, dim=-1)
         query, key = (base * self.gamma[row] + self.beta[row] for row in (0, 1))
-        attention = F.relu(query @ key.transpose(1, 2) / math.sqrt(ATTENTION)).square()
+        attention = F.relu(query @ key.transpose(1, 2) / math.sqrt(self.sizes[2])).square()
         return self.res_scale(x) + self.o(gate * (attention @ value))
 
 
@@ -68,18 +68,18 @@ class RTMCCHead(nn.Module):
     """Map (B, C, H, W) -> logits (B, K, Wx) and (B, K, Wy).
 
     Args:
-        channels: C. keypoints: K. map_size: (H, W) cells. bins: (Wx, Wy).
+        channels: C. keypoints: K. map_size: (H, W) cells. bins: (Wx, Wy). width: of a token.
     """
 
     def __init__(self, channels: int, keypoints: int, map_size: tuple[int, int],
-                 bins: tuple[int, int]) -> None:
+                 bins: tuple[int, int], width: int = WIDTH) -> None:
         super().__init__()
         cells = map_size[0] * map_size[1]
         self.final_layer = nn.Conv2d(channels, keypoints, 7, padding=3)
-        self.mlp = nn.Sequential(ScaleNorm(cells), nn.Linear(cells, HIDDEN, bias=False))
-        self.gau = GatedAttentionUnit()
-        self.cls_x = nn.Linear(HIDDEN, bins[0], bias=False)
-        self.cls_y = nn.Linear(HIDDEN, bins[1], bias=False)
+        self.mlp = nn.Sequential(ScaleNorm(cells), nn.Linear(cells, width, bias=False))
+        self.gau = GatedAttentionUnit(width)
+        self.cls_x = nn.Linear(width, bins[0], bias=False)
+        self.cls_y = nn.Linear(width, bins[1], bias=False)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=0.001)

@@ -17,13 +17,14 @@ from kd_pose.manifest import DenseManifest, read_manifest
 from kd_pose.object_pose import ObjectPoseEstimator
 from kd_pose.results import Detection2D
 from kd_pose_training import cli
-from kd_pose_training.commands import train as command
 from kd_pose_training.config import load_config
 from kd_pose_training.data import bop
 from kd_pose_training.engine.checkpoint import load_checkpoint
 from kd_pose_training.engine.log import read_log
 from kd_pose_training.export import set_manifest_metrics
 from kd_pose_training.models.codenet import resnet34_dense
+from kd_pose_training.training import objects as command
+from kd_pose_training.training.run import check_same_run
 
 torch.set_num_threads(1)
 CONFIG = """
@@ -83,8 +84,8 @@ def test_resume_checks_codes(run, capsys):
     assert "codes.surface_samples was 512, now 600" in capsys.readouterr().err
     header = {key: load_checkpoint(run / "run/last.pt")[key] for key in ("config", "objects")}
     with pytest.raises(ValueError, match="models have changed"):
-        command.check_same_run({**header, "code_tables": ["other"]},
-                               load_checkpoint(run / "run/last.pt"), run / "run/last.pt")
+        check_same_run({**header, "code_tables": ["other"]},
+                       load_checkpoint(run / "run/last.pt"), run / "run/last.pt", command.FIXED)
 
 
 def test_a_student_learns_from_it(run):

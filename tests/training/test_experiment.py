@@ -106,7 +106,7 @@ def test_a_training_that_a_signal_stopped_is_not_scored(tmp_path, monkeypatch):
         save_checkpoint({"iteration": 1, "iterations": 2}, where / "last.pt")
         return where / "last.pt"
 
-    monkeypatch.setattr("kd_pose_training.commands.train.train", stopped)
+    monkeypatch.setattr("kd_pose_training.training.run.train", stopped)
     with pytest.raises(KeyboardInterrupt, match="iteration 1"):
         run_job(config, tmp_path / "out", "alone", 0)
     assert not (tmp_path / "out/alone/seed0/result.json").exists()

@@ -8,9 +8,9 @@ import pytest
 
 from helpers import bop_folder
 from helpers.bop_folder import write_json, write_scene
-from kd_pose_training.commands.train import open_datasets
 from kd_pose_training.config import load_config
 from kd_pose_training.data.bop_targets import targets_file
+from kd_pose_training.training.objects import open_datasets
 
 RECIPES = Path(__file__).parents[2] / "config/training"
 TARGET = {"scene_id": 1, "im_id": 10, "obj_id": 1, "inst_count": 1}

@@ -13,9 +13,9 @@ import torch
 from helpers.fake_votes import FakeVotes
 from kd_pose.manifest import ObjectSpec
 from kd_pose_training import cli
-from kd_pose_training.commands import train as command
 from kd_pose_training.config import load_config
 from kd_pose_training.engine.log import read_log
+from kd_pose_training.training import objects as command
 
 torch.set_num_threads(1)
 CONFIG = """

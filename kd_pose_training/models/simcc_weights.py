@@ -1,0 +1,110 @@
+"""Weights of whole-body networks from checkpoints of this project's runs and MMPose's files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kd_pose_training.engine.checkpoint import BEST, LAST, CheckpointError, load_checkpoint
+from kd_pose_training.models.mmpose_checkpoint import fill, read_mmpose_weights
+from kd_pose_training.models.simcc_net import KEYPOINTS, SIZES, SimccNet, build_simcc_net
+
+
+@dataclass(frozen=True)
+class SimccWeights:
+    """What a file holds: weights by the network's keys, and this project's checkpoint around
+    them; None for a file of MMPose."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    state: Mapping[str, Any] | None
+
+    def fill(self, network: SimccNet, backbone_only: bool = False) -> None:
+        """Load them by key; nothing changes where they do not fit.
+
+        Raises:
+            CheckpointError: another size, input size or number of keypoints; names the first key
+                that differs and both shapes.
+        """
+        found = {key: value for key, value in self.tensors.items()
+                 if key.startswith("backbone.") or not backbone_only}
+        fill(network, found, self.path, backbone_only=backbone_only)
+
+    @property
+    def size(self) -> str:
+        """Name of the size.
+
+        Raises:
+            CheckpointError: none of the sizes has such a backbone.
+        """
+        if self.state is not None:
+            return self.state["config"]["model"]["size"]
+        mine = {key: value.shape for key, value in self.tensors.items() if _of_backbone(key)}
+        for name in SIZES:
+            with torch.device("meta"):
+                own = build_simcc_net(name).state_dict()
+            if mine == {key: value.shape for key, value in own.items() if _of_backbone(key)}:
+                return name
+        raise CheckpointError(f"{self.path}: its backbone is none of {', '.join(SIZES)}")
+
+
+def _of_backbone(key: str) -> bool:
+    return key.startswith("backbone.") and not key.endswith("num_batches_tracked")
+
+
+def read_weights(path: str | Path, part: str = "auto", *, averaged: bool = True,
+                 backbone_only: bool = False) -> SimccWeights:
+    """Weights of a run's checkpoint, a run's folder (its best.pt, else last.pt), or MMPose's file.
+
+    Args:
+        part: of an MMPose file, see :mod:`kd_pose_training.models.mmpose_checkpoint`.
+        averaged: the averaged weights, where there are any.
+
+    Raises:
+        CheckpointError: missing, damaged, no checkpoint, or one of another task.
+    """
+    path = find_checkpoint(path)
+    try:
+        state = load_checkpoint(path)
+    except CheckpointError:
+        if not path.is_file():
+            raise
+        return SimccWeights(path, read_mmpose_weights(
+            path, part=None if part == "auto" else part,
+            weights="averaged" if averaged else "last", backbone_only=backbone_only), None)
+    task = state["config"].get("task")
+    if task != "wholebody":
+        raise CheckpointError(f"{path}: is of the task {task}; allowed here: wholebody")
+    average = averaged and state["average"]
+    return SimccWeights(path, state["average"]["network"] if average else state["network"], state)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint file itself, or the one to use of a run's folder.
+
+    Raises:
+        CheckpointError: the folder holds none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in (BEST, LAST):
+        if (path / name).is_file():
+            return path / name
+    raise CheckpointError(f"{path}: holds neither {BEST} nor {LAST}; is it the folder of a run?")
+
+
+def build_from(weights: SimccWeights, input_size: tuple[int, int]) -> SimccNet:
+    """The network that the weights are of, with them, for inputs of (width, height) pixels.
+
+    Raises:
+        CheckpointError: they are of another input size or number of keypoints.
+    """
+    network = build_simcc_net(weights.size, KEYPOINTS, input_size)
+    weights.fill(network)
+    return network

@@ -1,0 +1,1 @@
+"""Training runs: what all tasks share, and what each brings."""

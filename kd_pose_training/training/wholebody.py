@@ -1,0 +1,161 @@
+"""What the whole-body networks bring to a training run: people, network, stages of distillation.
+
+Seeds come first: a teacher is loaded after the student was made, so that it changes nothing of
+what the seed gives.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kd_pose.simcc import SimccCodec
+from kd_pose_training import strict
+from kd_pose_training.data.people_sets import open_people
+from kd_pose_training.data.person_augment import stage_schedule
+from kd_pose_training.data.person_batch import Encoding, collate
+from kd_pose_training.data.person_dataset import PersonDataset
+from kd_pose_training.data.person_sampler import person_sampler
+from kd_pose_training.distill.teacher import TeacherError
+from kd_pose_training.distill.wholebody_config import StageConfig, preset
+from kd_pose_training.distill.wholebody_stage1 import StageOneTask, label_loss
+from kd_pose_training.distill.wholebody_stage2 import StageTwoTask
+from kd_pose_training.engine.checkpoint import CheckpointError
+from kd_pose_training.models.simcc_net import KEYPOINTS, SimccNet, build_simcc_net
+from kd_pose_training.models.simcc_weights import (
+    SimccWeights,
+    build_from,
+    find_checkpoint,
+    read_weights,
+)
+from kd_pose_training.tasks.wholebody import SimccTask
+from kd_pose_training.training.run import RunParts
+from kd_pose_training.wholebody_config import PeopleData, WholebodyTrainConfig
+
+# Keys of the header that stay the same over a run, and what they hold.
+FIXED = {"teacher": "the teacher's file has", "people": "the people of the training set have"}
+
+
+def bring(config: WholebodyTrainConfig) -> RunParts:
+    """Data, network, losses and teacher of a recipe.
+
+    Raises:
+        ValueError: data, weights, teacher and recipe do not fit together.
+    """
+    task = build_task(config)
+    people = open_people(config.data.train, config.data.check_images)
+    stages = {"strong": config.augment.strong, "weak": config.augment.weak}
+    train_set = _dataset(config.data, people, augment=stages)
+    stage = stage_schedule(config.trainer.iterations, config.augment.weak_share)
+    header = {"config": strict.to_dict(config), "people": len(people)}
+    if config.distill is not None:
+        header["teacher"] = fingerprint(find_checkpoint(config.distill.teacher))
+    return RunParts(config, task, train_set, collate, header, _val_set(config.data),
+                    best="keypoints", sampler=person_sampler(people, stage), fixed=FIXED)
+
+
+def _dataset(data: PeopleData, people: Any, augment: dict | None = None) -> PersonDataset:
+    """People with the random changes of ``augment``, or without any."""
+    codec = SimccCodec(data.input_size)
+    return PersonDataset(people, codec, train=augment is not None, augment=augment,
+                         crop_pad=data.crop_pad, only_valid_parts=data.only_valid_parts,
+                         encoding=Encoding(codec, data.mean, data.std))
+
+
+def _val_set(data: PeopleData) -> Any:
+    if not data.val:
+        return None
+    return lambda: _dataset(data, open_people(data.val, data.check_images))
+
+
+def build_task(config: WholebodyTrainConfig) -> SimccTask:
+    """Network with its losses, and its teacher.
+
+    Raises:
+        ValueError: weights or teacher do not fit.
+    """
+    torch.manual_seed(config.trainer.seed)
+    model, size = config.model, config.data.input_size
+    network = build_simcc_net(model.size, KEYPOINTS, size)
+    if model.weights:
+        weights = read_weights(model.weights, model.part, backbone_only=model.backbone_only)
+        weights.fill(network, model.backbone_only)
+    if config.distill is None:
+        return SimccTask(network, label_loss(preset("released", size), KEYPOINTS))
+    if config.distill.stage == 2:
+        open_trained(config.distill, config).fill(network)
+        return StageTwoTask(network, config.distill.settings(size))
+    teacher = open_teacher(config.distill, config)
+    return StageOneTask(network, teacher, config.distill.settings(size))
+
+
+def open_teacher(stage: StageConfig, student: WholebodyTrainConfig) -> SimccNet:
+    """The network of ``distill.teacher``, of any size.
+
+    Raises:
+        TeacherError: another input size, number of keypoints or normalisation than the student's.
+        CheckpointError: missing, damaged or no checkpoint of a whole-body network.
+    """
+    weights = read_weights(stage.teacher, stage.part)
+    _check_same(weights, student)
+    try:
+        return build_from(weights, student.data.input_size)
+    except CheckpointError as error:
+        width, height = student.data.input_size
+        raise TeacherError(f"{error}. A teacher may have any size of network, but must have the "
+                           f"student's input size ({width}x{height}) and {KEYPOINTS} keypoints"
+                           ) from error
+
+
+def open_trained(stage: StageConfig, config: WholebodyTrainConfig) -> SimccWeights:
+    """The trained network of stage 2.
+
+    Raises:
+        TeacherError: another input size or normalisation than the recipe's, or it has not been
+            trained. CheckpointError: missing, damaged, no checkpoint, or of another size.
+    """
+    weights = read_weights(stage.teacher, stage.part)
+    _check_same(weights, config)
+    if weights.size != config.model.size:
+        raise TeacherError(f"{weights.path}: is a {weights.size}, model.size is "
+                           f"{config.model.size}; in stage 2 a network teaches itself, so they "
+                           "must be equal")
+    if weights.state is not None and not weights.state["iteration"]:
+        raise TeacherError(f"{weights.path}: has not been trained yet; stage 2 wants a trained "
+                           "network, of stage 1 or any other")
+    return weights
+
+
+def _check_same(weights: SimccWeights, config: WholebodyTrainConfig) -> None:
+    """MMPose's files say nothing of their normalisation; all published ones have the default."""
+    if weights.state is None:
+        return
+    theirs = strict.from_dict(WholebodyTrainConfig, weights.state["config"], str(weights.path))
+    for name in ("input_size", "mean", "std", "crop_pad"):
+        mine, other = getattr(config.data, name), getattr(theirs.data, name)
+        if mine != other:
+            raise TeacherError(f"{weights.path}: the teacher has data.{name} {other}, the student "
+                               f"{mine}; they must be equal")
+
+
+def fingerprint(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def load_network(path: str | Path, averaged: bool = True
+                 ) -> tuple[SimccNet, WholebodyTrainConfig, SimccWeights]:
+    """Network in eval mode and recipe of a run (checkpoint or folder), and what was read.
+
+    Raises:
+        CheckpointError: missing, damaged, or no checkpoint of a whole-body run.
+    """
+    weights = read_weights(path, averaged=averaged)
+    if weights.state is None:
+        raise CheckpointError(f"{weights.path}: is no checkpoint of this project, so its input "
+                              "size and normalisation are not known")
+    config = strict.from_dict(WholebodyTrainConfig, weights.state["config"], str(weights.path))
+    return build_from(weights, config.data.input_size).eval(), config, weights
