@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 COMMAND_MODULES = ("make_objects", "synth_objects", "synth_people", "train", "export", "evaluate",
-                   "experiment", "bop_score", "check_data")
+                   "experiment", "bop_score", "check_data", "import_model")
 
 _EPILOG = """\
 from meshes to a model on a robot:
@@ -25,6 +25,7 @@ from meshes to a model on a robot:
 
 people with 133 keypoints:
   kd-pose-train synth-people --help           render them into a COCO-WholeBody training set
+  kd-pose-train import --help                 make published RTMPose, DWPose, YOLOX files ready
 
 public data sets (LINEMOD, LM-O, YCB-V):
   kd-pose-train check-data lm                 is the download complete?

@@ -38,7 +38,11 @@ class Graph:
         return self.node("Slice", [value, *parts])
 
     def nothing(self, image: str, stem: str) -> str:
-        """A convolution as the family's first one, and of its result a zero (1,)."""
+        """The family's first layers, and of their result a zero (1,).
+
+        stem: "focus" (YOLOX), "conv" (RTMPose), "attention" (RTMDet: a HardSigmoid later on),
+        "normalise" (mean and standard deviation inside the file).
+        """
         rng = np.random.default_rng(0)
         channels = 3
         if stem == "focus":
@@ -48,9 +52,12 @@ class Graph:
             image, channels = self.node("Concat", parts, axis=1), 12
         elif stem == "normalise":
             image = self.node("Sub", [image, self.constant(np.float32(114.0))])
+            image = self.node("Div", [image, self.constant(np.float32(57.0))])
         weights = rng.normal(size=(2, channels, 3, 3)).astype(np.float32)
         name = self.constant(weights, "backbone.stem.conv.weight")
         value = self.node("Conv", [image, name], strides=[2, 2], pads=[1, 1, 1, 1])
+        if stem == "attention":
+            value = self.node("HardSigmoid", [value])
         value = self.node("ReduceMean", [value], keepdims=0)
         value = self.node("Mul", [value, self.constant(np.float32(0.0))])
         return self.node("Reshape", [value, self.constant(np.array([1], np.int64))])
@@ -102,7 +109,7 @@ def yolox(path, rows: np.ndarray, size_wh=(640, 640), *, decoded=False, stem="fo
 
 
 def boxes_scores(path, boxes: np.ndarray, scores: np.ndarray, size_wh=(640, 640), *,
-                 stem="conv", swap=False) -> Path:
+                 stem="attention", swap=False) -> Path:
     """mmdeploy's partition before the suppression: xyxy (N, 4) and scores (N, C)."""
     graph = Graph()
     nothing = graph.nothing("input", stem)
@@ -152,14 +159,20 @@ def with_suppression(path, boxes: np.ndarray, scores: np.ndarray, size_wh=(640, 
 
 
 def rtmdet_maps(path, logits: list[np.ndarray], distances: list[np.ndarray], size_wh=(320, 320),
-                *, in_pixels=True) -> Path:
-    """mmdet's head: logits (C, h, w), and distances (4, h, w) in strides times the stride."""
+                *, in_pixels=True, probabilities=False) -> Path:
+    """mmdet's head: logits (C, h, w), and distances (4, h, w) in strides times the stride.
+
+    in_pixels, probabilities: turn into files that must not be taken for those.
+    """
     graph = Graph()
-    nothing = graph.nothing("input", "conv")
+    nothing = graph.nothing("input", "attention")
     outputs = {}
     for level, value in enumerate(logits):
         name = f"cls_scores.{level}"
-        graph.node("Add", [graph.constant(value.astype(np.float32)[None]), nothing], name)
+        graph.node("Add", [graph.constant(value.astype(np.float32)[None]), nothing],
+                   "logits" if probabilities and level == 0 else name)
+        if probabilities and level == 0:
+            graph.node("Sigmoid", ["logits"], name)
         outputs[name] = (1, *value.shape)
     for level, (value, stride) in enumerate(zip(distances, STRIDES)):
         name = f"bbox_preds.{level}"
