@@ -20,7 +20,15 @@ from kd_pose_training.synthetic.people.figure import (
 )
 from kd_pose_training.synthetic.people.poses import Stance, draw_stance
 from kd_pose_training.synthetic.people.settings import PeopleSettings
-from kd_pose_training.synthetic.scene import CLUTTER, Scene, Thing, look_at, random_light, turn_z
+from kd_pose_training.synthetic.scene import (
+    CLUTTER,
+    Light,
+    Scene,
+    Thing,
+    look_at,
+    random_light,
+    turn_z,
+)
 
 NEAR_HEAD_PX = 55.0  # heads larger than this are drawn in full detail
 STANDABLE = ("stand", "act", "arms_up", "arms_wide", "akimbo", "crossed", "carry", "gestures",
@@ -55,7 +63,7 @@ class PeopleComposer:
 
     def crowd(self, rng: np.random.Generator) -> Crowd:
         """One frame's scene, ``rng`` being the frame's generator."""
-        crowd, picture = self.settings.crowd, self.settings.picture
+        crowd = self.settings.crowd
         shown = number_of_people(crowd.people, rng)
         count = max(shown, 1)  # an empty place is looked at as if somebody stood there
         outdoors = rng.random() < crowd.outdoors
@@ -69,31 +77,44 @@ class PeopleComposer:
         K, T_cam_world = self._camera(world, azimuth, rng)
         things, owners = [], []
         for row, figure in enumerate(figures[:shown]):
-            depth = (T_cam_world @ [*world[row][0], 1.0])[2]
-            level = 0 if K[1, 1] * 0.23 / max(depth, 0.1) > NEAR_HEAD_PX else 1
-            mesh, owner = mesh_of_figure(figure, level)
+            thing, owner = self.thing(figure, row, poses[row], K, T_cam_world, rng)
+            things.append(thing)
             owners.append(owner)
-            things.append(Thing(mesh, row, poses[row], self._gain(rng),
-                                rng.uniform(0, self.settings.look.shine) ** 2, 18.0))
-        extra = self._around(figures, people, poses, spots, azimuth, T_cam_world, outdoors, rng)
-        light = random_light(self.settings.look.light, rng)
-        # People are looked at in more light than things on a table.
-        light = replace(light, sun=1.3 * light.sun, sky=1.35 * light.sky,
-                        ground=1.35 * light.ground)
-        if outdoors and self.settings.look.backgrounds is None:
-            backdrop = places.sky(K, T_cam_world, picture.width, picture.height, rng)
-        else:
-            backdrop = cv2.GaussianBlur(
-                patterns.backdrop(picture.height, picture.width, rng,
-                                  self.settings.look.backgrounds), (0, 0), rng.uniform(1, 10))
+        extra = self.around(figures, people, poses, spots, azimuth, T_cam_world, outdoors, rng)
+        light = self.light(rng)
+        backdrop = self.backdrop(K, T_cam_world, outdoors, rng)
+        picture = self.settings.picture
         scene = Scene(K, picture.width, picture.height, T_cam_world, (*things, *extra), light,
                       backdrop)
         return Crowd(scene, world[:shown], [figure.slack for figure in figures[:shown]], owners)
 
-    def _gain(self, rng: np.random.Generator) -> np.ndarray:
-        return 1 + rng.uniform(-1, 1) * self.settings.look.colour * np.ones(3)
+    def thing(self, figure: Figure, row: int, T_world: np.ndarray, K: np.ndarray,
+              T_cam_world: np.ndarray, rng: np.random.Generator) -> tuple[Thing, np.ndarray]:
+        """Person number ``row`` as a thing, and the bone (V,) of each vertex."""
+        nose = transform_points(T_world, figure.keypoints[:1])[0]
+        depth = (T_cam_world @ [*nose, 1.0])[2]
+        level = 0 if K[1, 1] * 0.23 / max(depth, 0.1) > NEAR_HEAD_PX else 1
+        mesh, owner = mesh_of_figure(figure, level)
+        gain = 1 + rng.uniform(-1, 1) * self.settings.look.colour * np.ones(3)
+        shine = rng.uniform(0, self.settings.look.shine) ** 2
+        return Thing(mesh, row, T_world, gain, shine, 18.0), owner
 
-    def _around(self, figures: list[Figure], people: list, poses: list, spots: list,
+    def light(self, rng: np.random.Generator) -> Light:
+        """People are looked at in more light than things on a table."""
+        light = random_light(self.settings.look.light, rng)
+        return replace(light, sun=1.3 * light.sun, sky=1.35 * light.sky,
+                       ground=1.35 * light.ground)
+
+    def backdrop(self, K: np.ndarray, T_cam_world: np.ndarray, outdoors: bool,
+                 rng: np.random.Generator) -> np.ndarray:
+        """What is behind everything."""
+        picture, folder = self.settings.picture, self.settings.look.backgrounds
+        if outdoors and folder is None:
+            return places.sky(K, T_cam_world, picture.width, picture.height, rng)
+        plain = patterns.backdrop(picture.height, picture.width, rng, folder)
+        return cv2.GaussianBlur(plain, (0, 0), rng.uniform(1, 10))
+
+    def around(self, figures: list[Figure], people: list, poses: list, spots: list,
                 azimuth: float, T_cam_world: np.ndarray, outdoors: bool,
                 rng: np.random.Generator) -> list[Thing]:
         """Ground, walls, seats, what people carry, furniture."""

@@ -19,7 +19,8 @@ from kd_pose_training import strict
 from kd_pose_training.synthetic.bop_writer import write_image, write_json
 from kd_pose_training.synthetic.lens import through_lens
 from kd_pose_training.synthetic.patterns import background_files
-from kd_pose_training.synthetic.people.compose import PeopleComposer, frame_generator
+from kd_pose_training.synthetic.people.clip import ClipComposer
+from kd_pose_training.synthetic.people.compose import Crowd, PeopleComposer, frame_generator
 from kd_pose_training.synthetic.people.labels import annotate
 from kd_pose_training.synthetic.people.settings import PeopleSettings
 from kd_pose_training.synthetic.render import open_renderer
@@ -107,6 +108,7 @@ class _Worker:
     def __init__(self, work: PeopleWork, renderer: str, root: Path) -> None:
         self.work, self.settings, self.root = work, work.settings, root
         self.composer = PeopleComposer(work.settings)
+        self.clips: dict[str, ClipComposer] = {}
         self.renderer = open_renderer(renderer)
 
     def __call__(self, chunk: Chunk) -> dict[int, dict]:
@@ -117,14 +119,24 @@ class _Worker:
     def frame(self, folder: Path, split: str, number: int) -> dict:
         """Render and write one frame."""
         settings = self.settings
-        rng = frame_generator(settings.seed, split, number)
-        crowd = self.composer.crowd(rng)
+        crowd, rng = self.scene(split, number)
         buffers = self.renderer.render(crowd.scene, whole=False)
         people = annotate(crowd, buffers, settings.labels)
         picture = through_lens(buffers.colour, settings.look, rng)
         write_image(folder / image_name(number), np.ascontiguousarray(picture[..., ::-1]),
                     [cv2.IMWRITE_JPEG_QUALITY, settings.look.jpeg_quality])
         return {"size": [crowd.scene.width, crowd.scene.height], "people": people}
+
+
+    def scene(self, split: str, number: int) -> tuple[Crowd, np.random.Generator]:
+        """A frame's scene, and the generator of its lens, which stays the same in a clip."""
+        settings = self.settings
+        if settings.clip is None:
+            rng = frame_generator(settings.seed, split, number)
+            return self.composer.crowd(rng), rng
+        if split not in self.clips:
+            self.clips[split] = ClipComposer(settings, split)
+        return self.clips[split].crowd(number), frame_generator(settings.seed, split, 0)
 
 
 def coco(frames: dict[int, dict]) -> dict[str, Any]:

@@ -71,8 +71,22 @@ class LabelSettings:
 
 
 @dataclass(frozen=True)
+class ClipSettings:
+    """People of a clip: ``standing`` make gestures, ``walking`` go around them once."""
+
+    standing: int = 2
+    walking: int = 1
+
+    def __post_init__(self) -> None:
+        check(0 <= self.standing <= 10, "standing", self.standing, "0 to 10")
+        check(0 <= self.walking <= 10, "walking", self.walking, "0 to 10")
+        check(self.standing + self.walking > 0, "standing + walking", 0, "1 or more")
+
+
+@dataclass(frozen=True)
 class PeopleSettings:
-    """One rendered set. ``splits``: name -> number of frames. ``renderer``: as for objects."""
+    """One rendered set. ``splits``: name -> number of frames. ``renderer``: as for objects.
+    ``clip``: the frames of a split show the same people moving; null: each shows others."""
 
     splits: dict[str, int] = field(default_factory=lambda: {"train": 8000, "val": 400})
     seed: int = 0
@@ -82,6 +96,7 @@ class PeopleSettings:
     crowd: CrowdSettings = field(default_factory=CrowdSettings)
     labels: LabelSettings = field(default_factory=LabelSettings)
     look: LookSettings = field(default_factory=lambda: LookSettings(shine=0.15, jpeg_quality=92))
+    clip: ClipSettings | None = None
 
     def __post_init__(self) -> None:
         check(bool(self.splits), "splits", self.splits, "at least one, e.g. train: 8000")
