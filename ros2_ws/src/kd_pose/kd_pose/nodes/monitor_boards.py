@@ -1,0 +1,206 @@
+"""What `monitor` counts: errors of objects against the truth, and people by track.
+
+A board takes messages of one stamp, answers with the line to print, and sums up at the end. It
+knows nothing of ROS but the messages.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+
+import numpy as np
+
+from kd_pose.geometry import make_pose, matrix_from_quaternion
+from kd_pose.scoring import match_poses, pose_error
+from kd_pose.symmetry import symmetry_transforms
+
+# A keypoint counts as found from this score on.
+FOUND_SCORE = 0.3
+
+
+def pose_matrix(pose) -> np.ndarray:
+    """geometry_msgs/Pose -> (4, 4) transform, metres."""
+    q, p = pose.orientation, pose.position
+    return make_pose(matrix_from_quaternion([q.x, q.y, q.z, q.w]), [p.x, p.y, p.z])
+
+
+class Board:
+    """Frames, their rate, and their latency."""
+
+    def __init__(self):
+        self.frames = 0
+        self.latency_ms: list[float] = []
+        self.arrivals: deque = deque(maxlen=30)
+
+    def arrived(self, age_ms: float) -> float:
+        """Note a result and the age of its picture; returns the monotonic time."""
+        now = time.monotonic()
+        self.arrivals.append(now)
+        if 0 <= age_ms < 10_000:  # a bag from last week has stamps of last week
+            self.latency_ms.append(age_ms)
+        return now
+
+    def rate_hz(self) -> float:
+        """Results per second over the last 30 of them."""
+        if len(self.arrivals) < 2:
+            return 0.0
+        return (len(self.arrivals) - 1) / max(self.arrivals[-1] - self.arrivals[0], 1e-9)
+
+    def prefix(self) -> str:
+        """Number, rate and latency of the frame."""
+        latency = self.latency_ms[-1] if self.latency_ms else float("nan")
+        return f"[{self.frames:4d}] {self.rate_hz():5.1f} Hz {latency:5.0f} ms  "
+
+    def pace(self) -> dict:
+        """Part of a summary."""
+        latency = np.array(self.latency_ms) if self.latency_ms else np.array([np.nan])
+        return {"frames": self.frames, "latency_ms_median": float(np.median(latency)),
+                "latency_ms_p95": float(np.percentile(latency, 95))}
+
+
+def latency_text(summary: dict) -> str:
+    """Latency of a summary in words."""
+    return (f"image-to-result latency median {summary['latency_ms_median']:.0f} ms, "
+            f"p95 {summary['latency_ms_p95']:.0f} ms")
+
+
+class Spec:
+    """What scoring needs of a kd_pose_msgs/ObjectInfo: box corners and symmetry transforms."""
+
+    def __init__(self, info):
+        self.diameter = float(info.diameter)
+        centre = np.array([info.box_center.position.x, info.box_center.position.y,
+                           info.box_center.position.z])
+        half = 0.5 * np.array([info.box_size.x, info.box_size.y, info.box_size.z])
+        self.box_min, self.box_max = centre - half, centre + half
+        self.symmetries_discrete = tuple(
+            tuple(pose_matrix(p).ravel()) for p in info.symmetries_discrete
+        )
+        self.symmetries_continuous = tuple(
+            ((a.x, a.y, a.z), (o.x, o.y, o.z))
+            for a, o in zip(info.symmetry_axes, info.symmetry_offsets)
+        )
+        self.symmetries = symmetry_transforms(self, step_deg=5.0)
+
+
+class ObjectBoard(Board):
+    """Errors of all frames so far, by class."""
+
+    def __init__(self):
+        super().__init__()
+        self.specs: dict[str, Spec] = {}
+        self.errors: dict[str, list] = {}
+        self.truths: dict[str, int] = {}
+        self.found: dict[str, int] = {}
+        self.extra = 0
+
+    def update(self, objects, truth) -> str:
+        """Score one frame (two ObjectPoseArrays with one stamp) and return its line."""
+        estimates = [(o.class_id, pose_matrix(o.pose.pose)) for o in objects.objects]
+        truths = [(o.class_id, pose_matrix(o.pose.pose)) for o in truth.objects]
+        pairs = match_poses(estimates, truths)
+        self.frames += 1
+        self.extra += len(estimates) - len(pairs)
+        for name, _ in truths:
+            self.truths[name] = self.truths.get(name, 0) + 1
+        parts = []
+        for i, j in pairs:
+            name = estimates[i][0]
+            spec = self.specs.get(name)
+            if spec is None:
+                continue
+            error = pose_error(estimates[i][1], truths[j][1], spec.box_min, spec.box_max,
+                               spec.symmetries)
+            self.errors.setdefault(name, []).append(error)
+            good = error.corners <= 0.1 * spec.diameter
+            self.found[name] = self.found.get(name, 0) + int(good)
+            parts.append(f"{name} {error.translation * 1e3:.1f}mm/{error.rotation_deg:.1f}deg"
+                         f"{'' if good else '!'}")
+        return f"{len(pairs)}/{len(truths)} found  " + "  ".join(sorted(parts))
+
+    def summary(self) -> dict:
+        """Medians and recall by class, rate and latency."""
+        classes = {}
+        for name in sorted(self.truths):
+            errors = self.errors.get(name, [])
+            median = lambda values: float(np.median(values)) if values else None  # noqa: E731
+            classes[name] = {
+                "truth_instances": self.truths[name],
+                "estimated": len(errors),
+                "recall_corners_0.1d": self.found.get(name, 0) / self.truths[name],
+                "median_translation_mm": median([e.translation * 1e3 for e in errors]),
+                "median_rotation_deg": median([e.rotation_deg for e in errors]),
+            }
+        return {**self.pace(), "unmatched_estimates": self.extra, "classes": classes}
+
+    def table(self, summary: dict) -> str:
+        """The summary for a terminal."""
+        lines = [f"{'object':14s} {'seen':>6s} {'recall':>7s} {'median mm':>10s} "
+                 f"{'median deg':>11s}"]
+        for name, row in summary["classes"].items():
+            mm, deg = row["median_translation_mm"], row["median_rotation_deg"]
+            lines.append(
+                f"{name:14s} {row['estimated']:3d}/{row['truth_instances']:<3d}"
+                f"{100 * row['recall_corners_0.1d']:7.1f}%"
+                f" {mm if mm is not None else float('nan'):9.2f} "
+                f"{deg if deg is not None else float('nan'):11.2f}"
+            )
+        lines.append(
+            f"{summary['frames']} frames scored, {summary['unmatched_estimates']} estimates "
+            f"without a truth, {latency_text(summary)}"
+        )
+        lines.append("recall: mean distance of the 8 box corners within 10 % of the diameter")
+        return "\n".join(lines)
+
+
+class PeopleBoard(Board):
+    """How many people there were, with which ids and how sure their keypoints."""
+
+    def __init__(self):
+        super().__init__()
+        self.people: list[int] = []
+        self.frames_of: dict[str, int] = {}
+        self.scores: list[np.ndarray] = []
+
+    def update(self, message) -> str:
+        """Count one WholebodyPoseArray and return its line."""
+        self.frames += 1
+        self.people.append(len(message.people))
+        parts = []
+        for person in message.people:
+            scores = np.asarray(person.keypoint_scores, dtype=np.float64)
+            self.frames_of[person.id] = self.frames_of.get(person.id, 0) + 1
+            self.scores.append(scores)
+            parts.append(f"#{person.id or '?'} {person.score:.2f} "
+                         f"({np.count_nonzero(scores >= FOUND_SCORE)} points)")
+        count = len(parts)
+        return f"{count} {'person' if count == 1 else 'people'}  " + "  ".join(parts)
+
+    def summary(self) -> dict:
+        """People by frame, frames by track, keypoints."""
+        scores = np.concatenate(self.scores) if self.scores else np.zeros(0)
+        return {
+            **self.pace(),
+            "people_mean": float(np.mean(self.people)) if self.people else 0.0,
+            "people_max": max(self.people, default=0),
+            "frames_without_people": self.people.count(0),
+            "frames_by_id": dict(sorted(self.frames_of.items(), key=lambda item: -item[1])),
+            "keypoint_score_median": float(np.median(scores)) if len(scores) else None,
+            "keypoints_found": float((scores >= FOUND_SCORE).mean()) if len(scores) else None,
+        }
+
+    def table(self, summary: dict) -> str:
+        """The summary for a terminal."""
+        found, ids = summary["keypoints_found"], summary["frames_by_id"]
+        tracks = ", ".join(f"#{name or '?'} in {count}" for name, count in list(ids.items())[:8])
+        lines = [
+            f"{summary['frames']} frames, {summary['people_mean']:.2f} people a frame (at most "
+            f"{summary['people_max']}), none in {summary['frames_without_people']}",
+            f"{len(ids)} ids: {tracks or 'none'}{' ...' if len(ids) > 8 else ''}",
+            "no keypoints" if found is None else
+            f"{found:.1%} of the keypoints score {FOUND_SCORE:g} or more, median "
+            f"{summary['keypoint_score_median']:.2f}",
+            latency_text(summary),
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,143 @@
+"""The monitor: what it counts, worked out by hand, and what it leaves behind, over DDS."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
+
+import rclpy
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage
+
+from kd_pose.nodes.monitor_boards import ObjectBoard, PeopleBoard, Spec
+from kd_pose.nodes.monitor_node import MonitorNode
+from kd_pose_msgs.msg import (
+    ObjectInfo,
+    ObjectPose,
+    ObjectPoseArray,
+    Timing,
+    WholebodyPose,
+    WholebodyPoseArray,
+)
+
+
+def people(*given):
+    """A message of (id, score, scores of three keypoints)."""
+    return WholebodyPoseArray(people=[
+        WholebodyPose(id=name, score=score, keypoint_scores=points)
+        for name, score, points in given])
+
+
+def test_people_by_hand():
+    board = PeopleBoard()
+    board.arrived(20.0)
+    line = board.update(people(("1", 0.8, [0.9, 0.3, 0.1]), ("2", 0.5, [0.0, 0.0, 0.4])))
+    assert line == "2 people  #1 0.80 (2 points)  #2 0.50 (1 points)"
+    board.arrived(40.0)
+    assert board.update(people(("1", 0.8, [0.9, 0.9, 0.9]))).startswith("1 person  #1 0.80")
+    board.arrived(99_999.0)  # from last week: no latency
+    assert board.update(people()) == "0 people  "
+    summary = board.summary()
+    assert summary["frames"] == 3 and summary["latency_ms_median"] == 30
+    assert (summary["people_mean"], summary["people_max"]) == (1.0, 2)
+    assert summary["frames_without_people"] == 1
+    assert summary["frames_by_id"] == {"1": 2, "2": 1}
+    assert summary["keypoints_found"] == pytest.approx(6 / 9)
+    table = board.table(summary)
+    assert "2 ids: #1 in 2, #2 in 1" in table and "66.7% of the keypoints" in table
+
+
+def test_nobody_at_all():
+    board = PeopleBoard()
+    board.update(people())
+    assert "0 ids: none" in board.table(board.summary())
+
+
+def object_at(name, x, z):
+    item = ObjectPose(class_id=name)
+    item.pose.pose.position.x, item.pose.pose.position.z = x, z
+    item.pose.pose.orientation.w = 1.0
+    return item
+
+
+def test_objects_by_hand():
+    info = ObjectInfo(class_id="mug", diameter=0.2)
+    info.box_center.orientation.w = 1.0
+    info.box_size.x = info.box_size.y = info.box_size.z = 0.1
+    board = ObjectBoard()
+    board.specs = {"mug": Spec(info)}
+    truth = ObjectPoseArray(objects=[object_at("mug", 0.0, 1.0), object_at("mug", 0.5, 1.0)])
+    line = board.update(ObjectPoseArray(objects=[
+        object_at("mug", 0.01, 1.0), object_at("mug", 0.5, 1.03), object_at("mug", 2.0, 1.0)]),
+        truth)
+    assert line.startswith("2/2 found  ")
+    assert "mug 10.0mm/0.0deg" in line and "mug 30.0mm/0.0deg!" in line  # a tenth of 0.2 is 20 mm
+    row = board.summary()["classes"]["mug"]
+    assert row["truth_instances"] == 2 and row["recall_corners_0.1d"] == 0.5
+    assert row["median_translation_mm"] == pytest.approx(20)
+    assert board.summary()["unmatched_estimates"] == 1
+    assert "1 estimates without a truth" in board.table(board.summary())
+
+
+def test_what_is_left_behind_of_people(tmp_path, capsys):
+    context = Context()
+    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
+    overrides = [Parameter("watch", value="people"), Parameter("idle_timeout_s", value=0.3),
+                 Parameter("output_dir", value=str(tmp_path / "out"))]
+    space = f"/monitor{os.getpid()}"
+    node = MonitorNode(context=context, namespace=space, parameter_overrides=overrides)
+    client = Node("wholebody_pose", context=context, namespace=space)
+    executor = SingleThreadedExecutor(context=context)
+    for item in (node, client):
+        executor.add_node(item)
+    try:
+        outputs = [client.create_publisher(kind, f"~/{name}", 10) for kind, name in (
+            (WholebodyPoseArray, "people"), (Timing, "timing"),
+            (CompressedImage, "image_annotated/compressed"))]
+        spin(executor, lambda: all(p.get_subscription_count() for p in outputs))
+        picture = cv2.imencode(".jpg", np.full((48, 64, 3), 99, np.uint8))[1].tobytes()
+        message = people(("7", 0.5, [0.5]))
+        message.header.stamp = client.get_clock().now().to_msg()
+        outputs[1].publish(Timing(stages=["network"], ms=[3.0], received=1, processed=1))
+        outputs[2].publish(CompressedImage(format="jpeg", data=picture))
+        outputs[0].publish(message)
+        assert not node.finished()
+        spin(executor, lambda: node.finished() and node.pictures)
+        summary = node.finish()
+    finally:
+        for item in (node, client):
+            item.destroy_node()
+        rclpy.try_shutdown(context=context)
+    assert summary["frames_by_id"] == {"7": 1} and summary["last_stage_ms"] == {"network": 3.0}
+    assert json.loads((tmp_path / "out/summary.json").read_text())["frames"] == 1
+    assert cv2.imread(str(tmp_path / "out/sheet.jpg")).shape[1] == 4 * 480
+    assert (tmp_path / "out/annotated.mp4").stat().st_size > 0
+    assert "1 person  #7 0.50" in capsys.readouterr().out
+
+
+def test_something_else_is_not_watched():
+    context = Context()
+    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
+    try:
+        with pytest.raises(ValueError, match="watch must be one of objects, people, got 'cats'"):
+            MonitorNode(context=context, parameter_overrides=[Parameter("watch", value="cats")])
+    finally:
+        rclpy.try_shutdown(context=context)
+
+
+def spin(executor, ready, timeout_s=10.0):
+    end = time.monotonic() + timeout_s
+    while not ready():
+        assert time.monotonic() < end, "timed out"
+        executor.spin_once(timeout_sec=0.05)
