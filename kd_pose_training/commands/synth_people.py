@@ -19,6 +19,7 @@ what comes out, in the layout of COCO-WholeBody:
   annotations/coco_wholebody_<split>_v1.0.json   per person keypoints (17), foot_kpts (6),
                             face_kpts (68), lefthand_kpts, righthand_kpts (21 each), boxes
   sheet.jpg                 look at it: pictures, and the same with their keypoints
+  <split>.mp4               of a clip (config/training/people_clip.yaml)
   synth.json                the settings
 
 v of a point: 2 seen, 1 hidden by something, 0 outside of the picture; from the rendered depth.
@@ -46,9 +47,11 @@ def add_parser(subparsers: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from kd_pose_training.synthetic.people.generate import synthesise_people
     from kd_pose_training.synthetic.people.settings import load_settings
-    from kd_pose_training.synthetic.people.sheet import write_people_sheet
+    from kd_pose_training.synthetic.people.sheet import write_people_sheet, write_video
     settings = load_settings(options.config, tuple(options.overrides))
     report = synthesise_people(settings, options.output)
     print(report)
     print(write_people_sheet(report.root, next(iter(settings.splits))))
+    for split in settings.splits if settings.clip else ():
+        print(write_video(report.root, split))
     return 0

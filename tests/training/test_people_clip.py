@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -132,5 +133,8 @@ labels: {smallest: 5}
 """)
     assert main(["synth-people", str(config), "-o", str(tmp_path / "set")]) == 0
     assert len(list((tmp_path / "set/images/clip").iterdir())) == 3
+    video = cv2.VideoCapture(str(tmp_path / "set/clip.mp4"))
+    assert [video.get(key) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT,
+                                       cv2.CAP_PROP_FRAME_WIDTH)] == [10.0, 3, 64]
     settings = load_settings(config)
     assert dataclasses.replace(settings, clip=None) != settings

@@ -1,8 +1,10 @@
-"""A sheet of a set's pictures, every second row with its keypoints, to be looked at."""
+"""To be looked at: a sheet of a set's pictures, every second row with its keypoints, and a clip's
+video."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ from kd_pose_training.synthetic.people.generate import annotation_file
 from kd_pose_training.synthetic.sheet import tiled
 
 COLUMNS, PAIRS, TILE_WIDTH = 4, 3, 480
+CLIP_HZ = 10.0
 HIDDEN_SCORE = 0.35  # hidden points are drawn, but paler
 KEYS = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
 
@@ -45,4 +48,25 @@ def write_people_sheet(root: Path, split: str) -> Path:
             tiles += row + [np.zeros_like(row[0])] * (COLUMNS - len(row))
     path = root / "sheet.jpg"
     write_image(path, tiled(tiles, COLUMNS, TILE_WIDTH), [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return path
+
+
+def write_video(root: Path, split: str) -> Path:
+    """Write ``root``/<split>.mp4: the split's pictures in order, 10 a second.
+
+    Raises:
+        OSError: this OpenCV writes no MPEG-4.
+    """
+    root = Path(root)
+    data = json.loads(annotation_file(root, split).read_text(encoding="utf-8"))
+    path, beside = root / f"{split}.mp4", root / f".{split}.part.mp4"
+    first = data["images"][0]
+    writer = cv2.VideoWriter(str(beside), cv2.VideoWriter_fourcc(*"mp4v"), CLIP_HZ,
+                             (first["width"], first["height"]))
+    if not writer.isOpened():
+        raise OSError(f"{path}: OpenCV cannot write MPEG-4 video here")
+    for item in data["images"]:
+        writer.write(cv2.imread(str(root / "images" / split / item["file_name"])))
+    writer.release()
+    os.replace(beside, path)
     return path
