@@ -35,7 +35,7 @@ from kd_pose.manifest import (
     read_manifest,
 )
 from kd_pose_training.config import TrainConfig, from_dict, split_folder, to_dict
-from kd_pose_training.engine.checkpoint import BEST, LAST, load_checkpoint
+from kd_pose_training.engine.checkpoint import find_checkpoint, load_checkpoint
 from kd_pose_training.models import build_model
 
 OPSET = 18  # read by onnxruntime 1.14 and later and by TensorRT 10
@@ -160,21 +160,6 @@ def write_verified(network: ExportedNetwork, input_size: tuple[int, int], output
     return output
 
 
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint file itself, or the one to use of a run's folder.
-
-    Raises:
-        ExportError: the folder holds none.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    for name in (BEST, LAST):
-        if (path / name).is_file():
-            return path / name
-    raise ExportError(f"{path}: holds neither {BEST} nor {LAST}; is it the folder of a run?")
-
-
 def write_graph(network: ExportedNetwork, input_size: tuple[int, int], path: Path,
                 opset: int) -> None:
     """Trace the network and write its graph with a free batch size, weights included.
@@ -269,7 +254,7 @@ def real_inputs(config: TrainConfig, count: int = 3) -> tuple[np.ndarray | None,
     """
     for entry in (*config.data.val, *config.data.train):
         root, split = split_folder(entry)
-        if not (Path(root) / split).is_dir():
+        if not Path(root).is_dir():
             continue
         try:
             return _samples(config, root, split, count), entry
@@ -279,11 +264,13 @@ def real_inputs(config: TrainConfig, count: int = 3) -> tuple[np.ndarray | None,
 
 
 def _samples(config: TrainConfig, root: str, split: str, count: int) -> np.ndarray:
-    from kd_pose_training.data.bop import BopDataset
     from kd_pose_training.data.object_dataset import ObjectVoteDataset
+    from kd_pose_training.data.person_box_dataset import PersonBoxDataset
+    from kd_pose_training.data.splits import holds_people, open_split
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, cache="none"))
-    dataset = BopDataset(root, split, objects=config.data.objects or None)
-    samples = ObjectVoteDataset([dataset], config, None, False)  # no cells: only pictures
+    sets = [open_split(root, split, config.data.objects)]
+    kind = PersonBoxDataset if holds_people(sets) else ObjectVoteDataset
+    samples = kind(sets, config, None, False)  # no cells: only pictures
     chosen = np.linspace(0, len(samples) - 1, count).astype(int)
     return np.concatenate([samples.picture(int(index)).numpy() for index in chosen])
 
@@ -314,9 +301,10 @@ def embed_manifest(path: Path, manifest: NetworkManifest) -> None:
 
 
 def set_manifest_metrics(path: str | Path, metrics: Mapping[str, Any],
-                         covariance_scale: float | None = None) -> NetworkManifest:
-    """Note in an exported file what it scored, and the calibrated scale of its covariance, which
-    only the files of object networks have.
+                         covariance_scale: float | None = None,
+                         score_threshold: float | None = None) -> NetworkManifest:
+    """Note in an exported file what it scored, the calibrated scale of its covariance, which
+    only the files of object networks have, and the calibrated threshold of a detector.
 
     Raises:
         ModelFileError: not a file of this project. ValueError: metrics are not plain data.
@@ -325,6 +313,8 @@ def set_manifest_metrics(path: str | Path, metrics: Mapping[str, Any],
     changes: dict[str, Any] = {"metrics": {**manifest.metrics, **plain(metrics)}}
     if covariance_scale is not None:
         changes["covariance_scale"] = float(covariance_scale)
+    if score_threshold is not None:
+        changes["score_threshold"] = float(score_threshold)
     manifest = dataclasses.replace(manifest, **changes)
     embed_manifest(Path(path), manifest)
     return manifest

@@ -15,6 +15,7 @@ from kd_pose_training.config import TrainConfig
 from kd_pose_training.wholebody_config import WholebodyTrainConfig
 
 Recipe = TrainConfig | WholebodyTrainConfig
+TASKS = ("object_votes", "object_detector", "object_codes", "wholebody")
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -29,5 +30,30 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
 def from_dict(data: Mapping[str, Any], source: str = "configuration") -> Recipe:
     """Recipe from plain data, such as a checkpoint's ``config``."""
-    kind = WholebodyTrainConfig if data.get("task") == "wholebody" else TrainConfig
+    task = data.get("task")
+    if isinstance(task, str) and task not in TASKS:
+        raise strict.ConfigError(f"{source}: key 'task' has the value {task!r}; expected one of "
+                                 + ", ".join(TASKS))
+    kind = WholebodyTrainConfig if task == "wholebody" else TrainConfig
     return strict.from_dict(kind, data, source)
+
+
+def task_of(checkpoint: str | Path) -> str:
+    """Task of a run's checkpoint, or folder; ``wholebody`` for any other file of weights, which
+    only that task reads.
+
+    Raises:
+        CheckpointError: there is no such file, or no checkpoint in the folder.
+    """
+    from kd_pose_training.engine.checkpoint import (
+        CheckpointError,
+        find_checkpoint,
+        load_checkpoint,
+    )
+    path = find_checkpoint(checkpoint)
+    try:
+        return load_checkpoint(path)["config"].get("task", TrainConfig.task)
+    except CheckpointError:
+        if path.suffix != ".pth":
+            raise
+        return "wholebody"

@@ -1,4 +1,8 @@
-"""``kd-pose-train evaluate``: ADD, ADD-S and reprojection error of an exported model."""
+"""``kd-pose-train evaluate``: how good are the poses of objects, or the keypoints of people?
+
+An exported object model is scored by ADD, ADD-S and reprojection error, a whole-body network by
+the AP and AR of COCO-WholeBody (``evaluate_people.py``).
+"""
 
 from __future__ import annotations
 
@@ -18,27 +22,43 @@ examples:
       --calibrate-covariance --write-metrics
   kd-pose-train evaluate student.onnx --boxes detections.json --data data/bop/lmo:test \\
       --out runs/report --bop-csv runs/report/kdpose_lmo-test.csv
+  kd-pose-train evaluate runs/people --data coco:val --out runs/report
+  kd-pose-train evaluate people.onnx --data coco:val --detector person.onnx --out runs/report
+  kd-pose-train evaluate dw-ll_ucoco_384.pth --data coco:val --out runs/report \\
+      --boxes COCO_val2017_detections_AP_H_56_person.json
+  kd-pose-train evaluate runs/people --data UBody/annotations/Movie/keypoint_annotation.json:\\
+UBody/images/Movie --box-areas --out runs/report
 
-OUT holds report.json with every single target, and sheet_oracle.jpg / sheet_detected.jpg with the
-worst and the best estimates. Recalls count every instance that is visible enough (--min-visib);
-one that is not found is a failure. (S) in the table: symmetric, measured by ADD-S.
+objects: OUT holds report.json with every single target, and sheet_oracle.jpg / sheet_detected.jpg
+with the worst and the best estimates. Recalls count every instance that is visible enough
+(--min-visib); one that is not found is a failure. (S) in the table: symmetric, measured by ADD-S.
 In a test split that has BOP's test_targets_bop19.json, only its images and instances count.
+
+people: MODEL is a run, a checkpoint (also MMPose's) or an .onnx file for 133 keypoints. AP and AR
+of body, feet, face, hands and all points, as COCO-WholeBody counts them. OUT holds report.json,
+results_<boxes>.json in COCO-WholeBody's format, and people_<boxes>.jpg with the worst and best.
 """
+
+PEOPLE_ONLY = ("no_flip_test", "box_areas", "raw_weights", "part")
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand ``evaluate``."""
     parser = subparsers.add_parser(
-        "evaluate", help="score an exported model on a BOP folder", epilog=_EPILOG,
-        description="Score an exported model on a BOP folder with the estimator of the node.",
+        "evaluate", help="score a model on a BOP folder, or on annotated people", epilog=_EPILOG,
+        description="Score an exported object model on a BOP folder with the estimator of the "
+        "node, or a whole-body network on people in COCO-WholeBody's format.",
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, metavar="MODEL.onnx")
+    parser.add_argument("model", type=Path, metavar="MODEL",
+                        help=".onnx file; for people also a run's folder, or a checkpoint")
     parser.add_argument("--detector", type=Path, metavar="DETECTOR.onnx")
-    parser.add_argument("--data", required=True, metavar="ROOT:SPLIT", help="BOP split folder")
+    parser.add_argument("--data", required=True, metavar="ROOT:SPLIT",
+                        help="BOP split folder; people: COCO-WholeBody folder and split, or "
+                        "annotations.json:pictures")
     parser.add_argument("--boxes", metavar="KIND",
                         help="oracle: true boxes, detected: the detector's, both: one after the "
                         "other (default: both with a detector, else oracle), or a FILE.json with "
-                        "boxes in BOP's detection format")
+                        "boxes in BOP's or, for people, COCO's detection format")
     parser.add_argument("--targets", metavar="FILE",
                         help="file in ROOT that names images and instances, or none (default "
                         "test_targets_bop19.json, in test splits where there is one)")
@@ -56,6 +76,15 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--calibrate-covariance", action="store_true",
                         help="find the factor that makes pose covariances fit the errors")
+    parser.add_argument("--no-flip-test", action="store_true",
+                        help="people: do not also run the mirror image of each crop")
+    parser.add_argument("--box-areas", action="store_true",
+                        help="people: areas are 0.53 of the boxes (UBody, which has no others)")
+    parser.add_argument("--raw-weights", action="store_true",
+                        help="people: the last weights of a checkpoint, not the averaged ones")
+    parser.add_argument("--part", default="auto", metavar="NAME",
+                        help="people: network in an MMPose file (plain, student, teacher, "
+                        "second_stage)")
     parser.add_argument("--write-metrics", action="store_true",
                         help="write summary and covariance factor into MODEL.onnx")
     parser.set_defaults(run=_run)
@@ -66,8 +95,16 @@ def _run(options: argparse.Namespace) -> int:
     from kd_pose_training.config import split_folder
     from kd_pose_training.data.bop import BopDataset
     from kd_pose_training.data.bop_targets import targets_file
+    manifest = read_manifest(options.model) if options.model.suffix == ".onnx" else None
     _check(options)
-    names = {spec.name for spec in read_manifest(options.model).objects}
+    if manifest is None or manifest.task == "wholebody":
+        from kd_pose_training.commands.evaluate_people import evaluate_people
+        return evaluate_people(options)
+    for name in PEOPLE_ONLY:
+        if getattr(options, name) not in (False, "auto"):
+            raise ValueError(f"--{name.replace('_', '-')} is for whole-body networks, "
+                             f"{options.model} estimates objects")
+    names = {spec.name for spec in manifest.objects}
     root, split = split_folder(options.data)
     targets = targets_file(Path(root), split, options.targets)
     dataset = BopDataset(root, split, targets=targets)

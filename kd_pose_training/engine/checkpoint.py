@@ -66,6 +66,21 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
+def find_checkpoint(path: str | Path) -> Path:
+    """The checkpoint file itself, or the one to use of a run's folder: best.pt, else last.pt.
+
+    Raises:
+        CheckpointError: the folder holds none.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for name in (BEST, LAST):
+        if (path / name).is_file():
+            return path / name
+    raise CheckpointError(f"{path}: holds neither {BEST} nor {LAST}; is it the folder of a run?")
+
+
 def random_state() -> dict[str, Any]:
     """States of the python, numpy and torch generators, as plain data."""
     version, keys, gauss = random.getstate()

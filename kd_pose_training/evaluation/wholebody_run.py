@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from kd_pose.crop import apply_affine, box_affine, crop_batch, invert_affine
+from kd_pose.crop import GREY, apply_affine, box_affine, crop_batch, invert_affine
 from kd_pose.person_scoring import crop_areas, oks_nms, rescore
 from kd_pose.simcc import SimccCodec, merge_flipped
 from kd_pose.wholebody_keypoints import COUNT, FLIP
@@ -36,16 +36,18 @@ def true_boxes(table: PersonTable) -> PersonBoxes:
 
 def simcc_predictor(logits: Logits, codec: SimccCodec, mean: Sequence[float],
                     std: Sequence[float], flip_test: bool = True,
-                    crop_pad: float = CROP_PAD) -> Predict:
+                    crop_pad: float = CROP_PAD, border_value: float = GREY) -> Predict:
     """Crop, run, decode and map back, for any engine that gives SimCC logits.
 
     mean, std: RGB order, 0..255 scale. flip_test: also run the mirror image of each crop.
+    border_value: fills what of a crop lies outside of the picture, 0..255.
     """
     size = codec.input_size_wh
 
     def predict(image: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         affines = [box_affine(box, size, crop_pad) for box in boxes]
-        crops = crop_batch(image, affines, size, mean, std, swap_channels=True)
+        crops = crop_batch(image, affines, size, mean, std, swap_channels=True,
+                           border_value=border_value)
         simcc = logits(crops)
         if flip_test:
             mirrored = np.ascontiguousarray(crops[..., ::-1])

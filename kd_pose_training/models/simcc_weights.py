@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kd_pose_training.engine.checkpoint import BEST, LAST, CheckpointError, load_checkpoint
+from kd_pose_training.engine.checkpoint import (
+    CheckpointError,
+    find_checkpoint,
+    load_checkpoint,
+)
 from kd_pose_training.models.mmpose_checkpoint import fill, read_mmpose_weights
 from kd_pose_training.models.simcc_net import KEYPOINTS, SIZES, SimccNet, build_simcc_net
+
+SPLIT_RATIO = 2  # bins a pixel of all networks here
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class SimccWeights:
                  if key.startswith("backbone.") or not backbone_only}
         fill(network, found, self.path, backbone_only=backbone_only)
 
-    @property
+    @cached_property
     def size(self) -> str:
         """Name of the size.
 
@@ -51,6 +58,21 @@ class SimccWeights:
             if mine == {key: value.shape for key, value in own.items() if _of_backbone(key)}:
                 return name
         raise CheckpointError(f"{self.path}: its backbone is none of {', '.join(SIZES)}")
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(width, height) in pixels, from the bins of its two classifications.
+
+        Raises:
+            CheckpointError: it has no head.
+        """
+        size = []
+        for key in ("head.cls_x.weight", "head.cls_y.weight"):
+            if key not in self.tensors:
+                raise CheckpointError(f"{self.path}: has no {key}: it is a backbone alone, not a "
+                                      "trained network")
+            size.append(round(len(self.tensors[key]) / SPLIT_RATIO))
+        return tuple(size)
 
 
 def _of_backbone(key: str) -> bool:
@@ -84,27 +106,12 @@ def read_weights(path: str | Path, part: str = "auto", *, averaged: bool = True,
     return SimccWeights(path, state["average"]["network"] if average else state["network"], state)
 
 
-def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint file itself, or the one to use of a run's folder.
+def build_from(weights: SimccWeights) -> SimccNet:
+    """The network for 133 keypoints that the weights are of, with them.
 
     Raises:
-        CheckpointError: the folder holds none.
+        CheckpointError: they are of no such network; names the first key that differs.
     """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    for name in (BEST, LAST):
-        if (path / name).is_file():
-            return path / name
-    raise CheckpointError(f"{path}: holds neither {BEST} nor {LAST}; is it the folder of a run?")
-
-
-def build_from(weights: SimccWeights, input_size: tuple[int, int]) -> SimccNet:
-    """The network that the weights are of, with them, for inputs of (width, height) pixels.
-
-    Raises:
-        CheckpointError: they are of another input size or number of keypoints.
-    """
-    network = build_simcc_net(weights.size, KEYPOINTS, input_size)
+    network = build_simcc_net(weights.size, KEYPOINTS, weights.input_size)
     weights.fill(network)
     return network

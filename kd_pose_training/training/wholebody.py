@@ -23,14 +23,9 @@ from kd_pose_training.distill.teacher import TeacherError
 from kd_pose_training.distill.wholebody_config import StageConfig, preset
 from kd_pose_training.distill.wholebody_stage1 import StageOneTask, label_loss
 from kd_pose_training.distill.wholebody_stage2 import StageTwoTask
-from kd_pose_training.engine.checkpoint import CheckpointError
+from kd_pose_training.engine.checkpoint import CheckpointError, find_checkpoint
 from kd_pose_training.models.simcc_net import KEYPOINTS, SimccNet, build_simcc_net
-from kd_pose_training.models.simcc_weights import (
-    SimccWeights,
-    build_from,
-    find_checkpoint,
-    read_weights,
-)
+from kd_pose_training.models.simcc_weights import SimccWeights, build_from, read_weights
 from kd_pose_training.tasks.wholebody import SimccTask
 from kd_pose_training.training.run import RunParts
 from kd_pose_training.wholebody_config import PeopleData, WholebodyTrainConfig
@@ -48,7 +43,7 @@ def bring(config: WholebodyTrainConfig) -> RunParts:
     task = build_task(config)
     people = open_people(config.data.train, config.data.check_images)
     stages = {"strong": config.augment.strong, "weak": config.augment.weak}
-    train_set = _dataset(config.data, people, augment=stages)
+    train_set = person_set(config.data, people, augment=stages)
     stage = stage_schedule(config.trainer.iterations, config.augment.weak_share)
     header = {"config": strict.to_dict(config), "people": len(people)}
     if config.distill is not None:
@@ -57,8 +52,8 @@ def bring(config: WholebodyTrainConfig) -> RunParts:
                     best="keypoints", sampler=person_sampler(people, stage), fixed=FIXED)
 
 
-def _dataset(data: PeopleData, people: Any, augment: dict | None = None) -> PersonDataset:
-    """People with the random changes of ``augment``, or without any."""
+def person_set(data: PeopleData, people: Any, augment: dict | None = None) -> PersonDataset:
+    """Samples with the random changes of ``augment`` by stage, or without any."""
     codec = SimccCodec(data.input_size)
     return PersonDataset(people, codec, train=augment is not None, augment=augment,
                          crop_pad=data.crop_pad, only_valid_parts=data.only_valid_parts,
@@ -68,7 +63,7 @@ def _dataset(data: PeopleData, people: Any, augment: dict | None = None) -> Pers
 def _val_set(data: PeopleData) -> Any:
     if not data.val:
         return None
-    return lambda: _dataset(data, open_people(data.val, data.check_images))
+    return lambda: person_set(data, open_people(data.val, data.check_images))
 
 
 def build_task(config: WholebodyTrainConfig) -> SimccTask:
@@ -101,13 +96,7 @@ def open_teacher(stage: StageConfig, student: WholebodyTrainConfig) -> SimccNet:
     """
     weights = read_weights(stage.teacher, stage.part)
     _check_same(weights, student)
-    try:
-        return build_from(weights, student.data.input_size)
-    except CheckpointError as error:
-        width, height = student.data.input_size
-        raise TeacherError(f"{error}. A teacher may have any size of network, but must have the "
-                           f"student's input size ({width}x{height}) and {KEYPOINTS} keypoints"
-                           ) from error
+    return build_from(weights)
 
 
 def open_trained(stage: StageConfig, config: WholebodyTrainConfig) -> SimccWeights:
@@ -130,15 +119,20 @@ def open_trained(stage: StageConfig, config: WholebodyTrainConfig) -> SimccWeigh
 
 
 def _check_same(weights: SimccWeights, config: WholebodyTrainConfig) -> None:
-    """MMPose's files say nothing of their normalisation; all published ones have the default."""
-    if weights.state is None:
-        return
-    theirs = strict.from_dict(WholebodyTrainConfig, weights.state["config"], str(weights.path))
+    """A teacher sees the student's crops. MMPose's files say nothing of their normalisation and
+    padding; all published ones have the defaults."""
+    data = PeopleData(("a:b",)) if weights.state is None else recipe_of(weights).data
     for name in ("input_size", "mean", "std", "crop_pad"):
-        mine, other = getattr(config.data, name), getattr(theirs.data, name)
+        mine = getattr(config.data, name)
+        other = weights.input_size if name == "input_size" else getattr(data, name)
         if mine != other:
             raise TeacherError(f"{weights.path}: the teacher has data.{name} {other}, the student "
-                               f"{mine}; they must be equal")
+                               f"{mine}; they must be equal (the size of the network need not)")
+
+
+def recipe_of(weights: SimccWeights) -> WholebodyTrainConfig:
+    """The recipe that a run's checkpoint was trained by."""
+    return strict.from_dict(WholebodyTrainConfig, weights.state["config"], str(weights.path))
 
 
 def fingerprint(path: Path) -> str:
@@ -155,7 +149,6 @@ def load_network(path: str | Path, averaged: bool = True
     """
     weights = read_weights(path, averaged=averaged)
     if weights.state is None:
-        raise CheckpointError(f"{weights.path}: is no checkpoint of this project, so its input "
-                              "size and normalisation are not known")
-    config = strict.from_dict(WholebodyTrainConfig, weights.state["config"], str(weights.path))
-    return build_from(weights, config.data.input_size).eval(), config, weights
+        raise CheckpointError(f"{weights.path}: is no checkpoint of this project, so it has no "
+                              "recipe")
+    return build_from(weights).eval(), recipe_of(weights), weights

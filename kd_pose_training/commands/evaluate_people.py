@@ -1,0 +1,83 @@
+"""The part of ``kd-pose-train evaluate`` for whole-body networks: AP and AR by body part."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+OBJECTS_ONLY = ("targets", "bop_csv", "score_threshold", "calibrate_covariance")
+
+
+def evaluate_people(options: argparse.Namespace) -> int:
+    """Evaluate with each kind of boxes, print the tables, write report, estimates and pictures."""
+    from kd_pose_training.data.people_sets import find_files
+    from kd_pose_training.evaluation.wholebody import read_truth
+    from kd_pose_training.evaluation.wholebody_model import open_scored
+    from kd_pose_training.evaluation.wholebody_score import (
+        describe,
+        score,
+        some_pictures,
+        write_all,
+    )
+    _check(options)
+    files = find_files(options.data)
+    truth = some_pictures(read_truth(files.annotations, not options.box_areas), options.limit)
+    model = open_scored(options.model, part=options.part, averaged=not options.raw_weights,
+                        backend=options.backend, device=options.device, threads=options.threads)
+    print(f"{model.description}, flip test {'off' if options.no_flip_test else 'on'}", flush=True)
+    kinds = ("oracle", "detected") if options.boxes == "both" else (options.boxes,)
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = {}
+    for kind in kinds:
+        name = "file" if kind.endswith(".json") else kind
+        boxes = _boxes(kind, options, files, truth)
+        results[name] = score(model, truth, files.images, boxes, not options.no_flip_test)
+        print(describe(name, truth, results[name]), end="\n\n", flush=True)
+    notes = {"model": model.description, "data": options.data,
+             "flip_test": not options.no_flip_test,
+             "areas": "box" if options.box_areas else "file"}
+    if options.detector:
+        notes["detector"] = str(options.detector)
+    if kinds[0].endswith(".json"):
+        notes["boxes"] = kinds[0]
+    report = write_all(options.out, truth, files.images, results, notes)
+    print(f"{options.out}: report.json, all estimates, and pictures of the worst and best")
+    if options.write_metrics:
+        from kd_pose_training.export import set_manifest_metrics
+        set_manifest_metrics(options.model, report["summary"])
+        print(f"{options.model}: metrics written into its manifest")
+    return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.model.suffix != ".onnx":
+        from kd_pose_training.recipe import task_of
+        task = task_of(options.model)
+        if task != "wholebody":
+            raise ValueError(f"{options.model}: is a checkpoint of the task {task}; networks of "
+                             "objects are scored as the node runs them: kd-pose-train export it "
+                             "first")
+    for name in OBJECTS_ONLY:
+        if getattr(options, name):
+            raise ValueError(f"--{name.replace('_', '-')} is for networks of objects, "
+                             f"{options.model} estimates people")
+    if options.write_metrics and options.model.suffix != ".onnx":
+        raise ValueError(f"--write-metrics needs an .onnx file, {options.model} is a checkpoint; "
+                         "kd-pose-train export has --metrics")
+
+
+def _boxes(kind: str, options: argparse.Namespace, files, truth):
+    from kd_pose_training.evaluation.wholebody_results import read_boxes
+    from kd_pose_training.evaluation.wholebody_score import annotated_boxes, detected_boxes
+    if kind.endswith(".json"):
+        return read_boxes(kind, truth.image_id)
+    if kind == "oracle":
+        return annotated_boxes(files, truth)
+    from kd_pose.person_detector import open_person_detector
+    detector = open_person_detector(options.detector, backend=options.backend,
+                                    device=options.device, threads=options.threads)
+    try:
+        return detected_boxes(detector, truth, Path(files.images),
+                              options.detector_score_threshold)
+    finally:
+        detector.close()

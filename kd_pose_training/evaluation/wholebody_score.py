@@ -1,0 +1,194 @@
+"""Scores of a whole-body network on an annotation file, and the pictures that explain them.
+
+    OUT/report.json                AP and AR of every part by kind of boxes, and the settings
+    OUT/results_<boxes>.json       all estimates in COCO-WholeBody's format
+    OUT/people_<boxes>.jpg         the worst and the best pictures, with what was estimated
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from kd_pose.person_detector import PersonDetector
+from kd_pose.skeleton_drawing import draw_people
+from kd_pose_training.data.bop_files import read_picture
+from kd_pose_training.data.coco_wholebody import read_coco_wholebody
+from kd_pose_training.data.people_sets import PeopleFiles
+from kd_pose_training.evaluation.oks import SCORED, WHOLE, part_oks
+from kd_pose_training.evaluation.report import write_json
+from kd_pose_training.evaluation.wholebody import (
+    PersonTruth,
+    average_precision,
+    format_table,
+)
+from kd_pose_training.evaluation.wholebody_model import ScoredModel
+from kd_pose_training.evaluation.wholebody_results import (
+    PersonBoxes,
+    PersonEstimates,
+    write_results,
+)
+from kd_pose_training.evaluation.wholebody_run import estimate_people, true_boxes
+
+WORST, BEST, COLUMNS = 8, 4, 4
+TILE_WH, STRIP = (420, 315), 24  # pixels
+PAPER, INK = (250, 250, 250), (40, 40, 40)
+DETECTED_PEOPLE = 20  # in a picture; COCO counts no more
+
+
+@dataclasses.dataclass(frozen=True)
+class PeopleResult:
+    """What was estimated in one kind of boxes, and its table (:func:`average_precision`)."""
+
+    boxes: PersonBoxes
+    estimates: PersonEstimates
+    table: Mapping[str, Mapping[str, float]]
+    seconds: float
+
+
+def score(model: ScoredModel, truth: PersonTruth, images: Path, boxes: PersonBoxes,
+          flip_test: bool) -> PeopleResult:
+    """Estimate the people in some boxes and score them.
+
+    Raises:
+        ValueError: a picture is missing or cannot be decoded, or a box is of an unknown picture.
+    """
+    started = time.perf_counter()
+    found = estimate_people(model.predictor(flip_test), truth, images, boxes, model.aspect)
+    seconds = time.perf_counter() - started
+    return PeopleResult(boxes, found, average_precision(truth, found), seconds)
+
+
+def annotated_boxes(files: PeopleFiles, truth: PersonTruth) -> PersonBoxes:
+    """The annotated boxes of people that can be learned from, in the pictures of ``truth``."""
+    boxes = true_boxes(read_coco_wholebody(files.annotations, files.images, check_images=False))
+    rows = np.isin(boxes.image_id, truth.image_id)
+    return PersonBoxes(boxes.image_id[rows], boxes.box_xywh[rows], boxes.score[rows])
+
+
+def detected_boxes(detector: PersonDetector, truth: PersonTruth, images: Path,
+                   score_threshold: float | None = None) -> PersonBoxes:
+    """A detector's boxes in all pictures of ``truth``.
+
+    Raises:
+        ValueError: a picture is missing or cannot be decoded.
+    """
+    from tqdm import tqdm
+    ids, boxes, scores = [], [], []
+    for image_id, name in zip(tqdm(truth.image_id.tolist(), "detecting", leave=False,
+                                   disable=None), truth.file_name):
+        picture = read_picture(Path(images, name),
+                               cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        for found in detector.detect(picture, score_threshold=score_threshold,
+                                     max_people=DETECTED_PEOPLE):
+            ids.append(image_id)
+            boxes.append(found.box_xywh)
+            scores.append(found.score)
+    return PersonBoxes(np.array(ids, np.int64), np.array(boxes, float).reshape(-1, 4),
+                       np.array(scores, float))
+
+
+def some_pictures(truth: PersonTruth, limit: int) -> PersonTruth:
+    """At most ``limit`` of the pictures, spread evenly, with their people; 0: all."""
+    count = len(truth.image_id)
+    if not limit or limit >= count:
+        return truth
+    pictures = np.arange(limit) * count // limit
+    place = np.full(count, -1)
+    place[pictures] = np.arange(limit)
+    people = place[truth.image] >= 0
+    return PersonTruth(truth.image_id[pictures], tuple(truth.file_name[row] for row in pictures),
+                       place[truth.image[people]], truth.points[people], truth.box_xywh[people],
+                       truth.area[people], truth.crowd[people])
+
+
+def summarise(truth: PersonTruth, result: PeopleResult) -> dict[str, Any]:
+    """The table as plain data (null where there is no target), and how much it is of."""
+    parts = {part: {name: round(value, 6) if value == value else None
+                    for name, value in row.items()} for part, row in result.table.items()}
+    pictures = len(np.unique(result.boxes.image_id))
+    return {**parts, "pictures": len(truth.image_id), "people": int((~truth.crowd).sum()),
+            "boxes": len(result.boxes.image_id), "estimates": len(result.estimates),
+            "ms_per_picture": round(1e3 * result.seconds / max(pictures, 1), 2)}
+
+
+def describe(kind: str, truth: PersonTruth, result: PeopleResult) -> str:
+    """What was scored, and the table."""
+    values = summarise(truth, result)
+    return (f"{kind} boxes: {values['boxes']} in {values['pictures']} pictures, "
+            f"{values['estimates']} estimates, {values['ms_per_picture']:.1f} ms a picture\n"
+            f"{format_table(result.table)}")
+
+
+def write_all(folder: Path, truth: PersonTruth, images: Path, results: Mapping[str, PeopleResult],
+              notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the report, all estimates and the pictures; returns the report."""
+    report = {"summary": {kind: summarise(truth, result) for kind, result in results.items()},
+              **notes}
+    write_json(report, folder / "report.json")
+    for kind, result in results.items():
+        write_results(result.estimates, folder / f"results_{kind}.json")
+        picture = sheet(truth, images, result.estimates)
+        path = folder / f"people_{kind}.jpg"
+        if picture is not None and not cv2.imwrite(str(path), picture,
+                                                   (cv2.IMWRITE_JPEG_QUALITY, 90)):
+            raise ValueError(f"{path}: the picture cannot be written")
+    return report
+
+
+def picture_oks(truth: PersonTruth, estimates: PersonEstimates) -> np.ndarray:
+    """(I,) mean over a picture's people of the best OKS of all keypoints that any estimate has
+    with them, 0 for a person without one; NaN where nobody is labelled."""
+    best = np.zeros(len(truth.image))
+    labelled = ~truth.crowd & (truth.points[..., 2] > 0).any(axis=1)
+    for person in np.flatnonzero(labelled):
+        rows = np.flatnonzero(estimates.image_id == truth.image_id[truth.image[person]])
+        if len(rows):
+            oks = part_oks(estimates.xy, rows, truth.points, np.full(len(rows), person),
+                           truth.box_xywh, truth.area)
+            best[person] = oks[:, list(SCORED).index(WHOLE)].max()
+    count = np.bincount(truth.image[labelled], minlength=len(truth.image_id))
+    total = np.bincount(truth.image[labelled], best[labelled], len(truth.image_id))
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+
+
+def sheet(truth: PersonTruth, images: Path, estimates: PersonEstimates) -> np.ndarray | None:
+    """The pictures with the lowest and the highest OKS, as estimated; None without any."""
+    oks = picture_oks(truth, estimates)
+    order = [int(row) for row in np.argsort(oks, kind="stable") if oks[row] == oks[row]]
+    chosen = order[:WORST] + order[WORST:][-BEST:]
+    if not chosen:
+        return None
+    tiles = [_tile(truth, images, estimates, row, f"OKS {oks[row]:.2f}") for row in chosen]
+    tiles += [np.full_like(tiles[0], PAPER[0])] * (-len(tiles) % COLUMNS)
+    return np.vstack([np.hstack(tiles[i:i + COLUMNS]) for i in range(0, len(tiles), COLUMNS)])
+
+
+def _tile(truth: PersonTruth, images: Path, estimates: PersonEstimates, row: int,
+          caption: str) -> np.ndarray:
+    name = truth.file_name[row]
+    picture = read_picture(Path(images, name), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    found = estimates.select(estimates.image_id == truth.image_id[row])
+    drawn = fitted(draw_people(picture, found.xy, found.keypoint_scores), TILE_WH)
+    strip = np.full((STRIP, TILE_WH[0], 3), PAPER, np.uint8)
+    cv2.putText(strip, f"{caption}  {name[-40:]}", (6, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.42, INK, 1,
+                cv2.LINE_AA)
+    return np.vstack([strip, drawn])
+
+
+def fitted(picture: np.ndarray, size_wh: Sequence[int]) -> np.ndarray:
+    """The whole picture in the middle of a tile (width, height)."""
+    width, height = size_wh
+    scale = min(width / picture.shape[1], height / picture.shape[0])
+    inner = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    inner = inner[:height, :width]
+    tile = np.full((height, width, 3), PAPER, np.uint8)
+    top, left = (height - inner.shape[0]) // 2, (width - inner.shape[1]) // 2
+    tile[top:top + inner.shape[0], left:left + inner.shape[1]] = inner
+    return tile
