@@ -46,7 +46,7 @@ class Player:
     The player waits for its subscribers, so that every message counts.
     """
 
-    def __init__(self, qos=RELIABLE, truth=False, **values):
+    def __init__(self, qos=RELIABLE, truth=False, info=True, **values):
         self.context = Context()
         rclpy.init(context=self.context, domain_id=1 + os.getpid() % 100)
         namespace = f"/player{os.getpid()}_{next(_numbers)}"
@@ -55,8 +55,9 @@ class Player:
         compressed = values.get("image_transport") == "compressed"
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         self.client.create_subscription(kind, topic, self.images.append, qos)
-        self.client.create_subscription(CameraInfo, "camera_info", self.infos.append,
-                                        QoSProfile(depth=100))
+        if info:
+            self.client.create_subscription(CameraInfo, "camera_info", self.infos.append,
+                                            QoSProfile(depth=100))
         if truth:
             self.client.create_subscription(ObjectPoseArray, "player/truth", self.truths.append,
                                             QoSProfile(depth=100))
@@ -90,7 +91,7 @@ class Player:
     def wait_done(self, count=3):
         """The exit code, after the pictures have come with their camera_info and truth."""
         wait_for(self.node.done.done)
-        parts = [self.images, self.infos] + [self.truths] * bool(self.truths)
+        parts = [self.images, *(part for part in (self.infos, self.truths) if part)]
         wait_for(lambda: all(len(part) >= count for part in parts))
         return self.node.done.result()
 
@@ -215,10 +216,17 @@ def test_nothing_is_played_before_somebody_listens(tmp_path):
 
 
 def test_without_an_audience_for_the_truth_it_goes_on(tmp_path, monkeypatch):
-    monkeypatch.setattr(player_node, "TRUTH_PATIENCE_S", 0.2)
+    monkeypatch.setattr(player_node, "PATIENCE_S", 0.2)
     with Player(source=write_set(tmp_path), rate_hz=50.0, publish_truth=True) as player:
         assert player.wait_done() == 0
         assert len(player.images) == 3
+
+
+def test_without_an_audience_for_camera_info_it_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(player_node, "PATIENCE_S", 0.2)
+    with Player(source=write_set(tmp_path), rate_hz=50.0, info=False) as player:
+        assert player.wait_done() == 0
+        assert len(player.images) == 3 and not player.infos
 
 
 def test_vga_at_30_hz_takes_less_than_a_core(tmp_path):

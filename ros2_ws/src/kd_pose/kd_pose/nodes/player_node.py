@@ -49,8 +49,8 @@ PARAMETERS: tuple[Param, ...] = (
     Param("image_transport", "raw", "raw: topic image; compressed: topic image/compressed.",
           choices=("raw", "compressed")),
     Param("jpeg_quality", 90, "Of compressed images that are no JPEG or PNG already.", 1, 100),
-    Param("wait_for_subscribers", False, "Do not begin before image and camera_info have a "
-          "subscriber; that of ~/truth, if it is published, is waited for 3 seconds more."),
+    Param("wait_for_subscribers", False, "Do not begin before image has a subscriber; those of "
+          "camera_info and of ~/truth, if it is published, are waited for 3 seconds more."),
     Param("publish_truth", False, "Publish the true poses of a BOP scene on ~/truth."),
     Param("truth_min_visible", 0.1, "Objects of which less is seen are left out of ~/truth, "
           "where scene_gt_info.json tells.", 0.0, 1.0),
@@ -68,7 +68,7 @@ READ_AHEAD = 4  # pictures
 MATCHING_S = 0.3  # what the other side of a new connection may need to see it
 DELIVERY_S = 0.3  # best-effort messages that are on their way when the player ends
 REMINDER_S = 5.0
-TRUTH_PATIENCE_S = 3.0
+PATIENCE_S = 3.0
 PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
@@ -244,19 +244,20 @@ class PlayerNode(Node):
 
     def _wait_for_subscribers(self) -> None:
         reminder = time.monotonic() + REMINDER_S
-        while missing := self._without_subscribers(self._image, self._info):
+        while missing := self._without_subscribers(self._image):
             if time.monotonic() > reminder:
                 self.get_logger().info(f"waiting for subscribers of {', '.join(missing)}")
                 reminder += REMINDER_S
             if self._stop.wait(0.05):
                 return
-        if self._truth is not None:
-            end = time.monotonic() + TRUTH_PATIENCE_S
-            while (missing := self._without_subscribers(self._truth)) and time.monotonic() < end:
-                if self._stop.wait(0.05):
-                    return
-            if missing:
-                self.get_logger().warning(f"nobody subscribes to {missing[0]}")
+        # Keypoints need no camera_info: a node may do without it.
+        others = [item for item in (self._info, self._truth) if item is not None]
+        end = time.monotonic() + PATIENCE_S
+        while (missing := self._without_subscribers(*others)) and time.monotonic() < end:
+            if self._stop.wait(0.05):
+                return
+        if missing:
+            self.get_logger().warning(f"nobody subscribes to {', '.join(missing)}")
         self._stop.wait(MATCHING_S)
 
     def _without_subscribers(self, *publishers) -> list[str]:
