@@ -10,12 +10,15 @@ _EPILOG = """\
 examples:
   kd-pose-train experiment object-distillation \\
       config/training/experiments/object_distillation_small.yaml -o runs/object_distillation
+  kd-pose-train experiment wholebody-distillation \\
+      config/training/experiments/wholebody_distillation_small.yaml -o runs/wholebody_distillation
   kd-pose-train experiment object-distillation CONFIG -o FOLDER --only alone align
   kd-pose-train experiment object-distillation CONFIG -o FOLDER --set seeds=[0] --set jobs=1
 
-object-distillation: a teacher, a student alone, and students that learn from the teacher in
-several ways, on a rendered set, with the same budget and several seeds. FOLDER holds every run,
-and in the end table.md, result.json, curves.png and votes.png.
+A teacher, a student alone, and students that learn from the teacher in several ways, on a rendered
+set, with the same budget and several seeds: object-distillation of vote networks,
+wholebody-distillation of networks for 133 keypoints, in two stages. FOLDER holds every run, and in
+the end table.md, result.json, curves.png, and votes.png or people.png.
 
 Ctrl-C at any time; the same command goes on where it was.
 """
@@ -27,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         "experiment", help="compare ways of training with several seeds", epilog=_EPILOG,
         description="Run many trainings that answer one question, and write one table.",
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=("object-distillation",))
+    parser.add_argument("name", choices=("object-distillation", "wholebody-distillation"))
     parser.add_argument("config", type=Path, help="YAML file, see config/training/experiments/")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER",
                         help="new folder, or one to go on with")
@@ -38,9 +41,14 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from kd_pose_training.experiments.config import load_experiment
-    from kd_pose_training.experiments.object_distillation import run_experiment
-    config = load_experiment(options.config, tuple(options.overrides))
+    from kd_pose_training.experiments import config as plans
+    if options.name == "object-distillation":
+        from kd_pose_training.experiments.object_distillation import run_experiment
+        kind = plans.ExperimentConfig
+    else:
+        from kd_pose_training.experiments.wholebody_distillation import run_experiment
+        kind = plans.PeopleExperiment
+    config = plans.load_experiment(options.config, tuple(options.overrides), kind)
     unknown = [name for name in options.only if name not in config.arms]
     if unknown:
         raise ValueError(f"--only names {', '.join(unknown)}; {options.config} has "

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from kd_pose_training import strict
+
+T = TypeVar("T", bound="Experiment")
 
 
 def _check(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -24,32 +28,24 @@ class Arm:
     question: str = ""
 
 
-@dataclass(frozen=True)
-class ExperimentConfig:
-    """A teacher, students that start alike, and arms that differ in one thing each.
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A teacher and students that differ in one thing each.
 
-    ``synth``: recipe of the set that is rendered into ``data``; ``meshes``: folder of the meshes,
-    filled with this project's own objects where it is empty. ``student``: training recipe on
+    ``synth``: recipe of the set that is rendered into ``data``. ``student``: training recipe on
     that set. ``teacher``: recipes that follow each other, each from the weights of the one before.
-    Every seed's students share ``start_iterations`` of learning alone (0: they start from random
-    weights); each arm then has ``iterations`` of its own. ``variants``: fixed changes of every
-    picture, for which the teacher is asked once. ``baseline``: the arm that the others are
-    compared with. ``jobs``: trainings at a time.
-    ``votes_of``: arms in the picture of the votes.
+    ``iterations``: of an arm. ``baseline``: the arm that the others are compared with. ``jobs``:
+    trainings at a time.
     """
 
-    meshes: str
     synth: str
     data: str
     teacher: tuple[str, ...]
     student: str
-    arms: dict[str, Arm]
+    arms: Mapping[str, Arm]
     seeds: tuple[int, ...] = (0, 1, 2)
-    start_iterations: int = 0
     iterations: int = 1000
-    variants: int = 2
     baseline: str = "alone"
-    votes_of: tuple[str, ...] = ()
     jobs: int = 1
 
     def __post_init__(self) -> None:
@@ -57,16 +53,79 @@ class ExperimentConfig:
         _check(len(self.teacher) > 0, "teacher", self.teacher, "at least one recipe")
         _check(len(set(self.seeds)) == len(self.seeds) > 0, "seeds", self.seeds,
                "at least one, each once")
-        for name in ("iterations", "variants", "jobs"):
+        for name in ("iterations", "jobs"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        _check(self.start_iterations >= 0, "start_iterations", self.start_iterations, "0 or more")
-        for name in (self.baseline, *self.votes_of):
-            _check(name in self.arms, "baseline, votes_of", name, ", ".join(self.arms))
+        self._check_arms("baseline", self.baseline)
         for name in self.arms:
             _check(name.isidentifier() and name not in ("teacher", "start"), "arms", name,
                    "names that can be a folder: letters, digits, _; not 'teacher' or 'start'")
 
+    def _check_arms(self, key: str, *names: str) -> None:
+        for name in names:
+            _check(name in self.arms, key, name, ", ".join(self.arms))
 
-def load_experiment(path: str | Path, overrides: tuple[str, ...] = ()) -> ExperimentConfig:
+    @property
+    def labels(self) -> dict[str, str]:
+        """Names of the arms in tables."""
+        return {name: arm.label for name, arm in self.arms.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig(Experiment):
+    """Objects: the students of a seed start alike.
+
+    ``meshes``: folder of the meshes, filled with this project's own objects where it is empty.
+    Every seed's students share ``start_iterations`` of learning alone (0: they start from random
+    weights); each arm then has ``iterations`` of its own. ``variants``: fixed changes of every
+    picture, for which the teacher is asked once. ``votes_of``: arms in the picture of the votes.
+    """
+
+    meshes: str
+    arms: dict[str, Arm]
+    start_iterations: int = 0
+    variants: int = 2
+    votes_of: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.variants >= 1, "variants", self.variants, "1 or more")
+        _check(self.start_iterations >= 0, "start_iterations", self.start_iterations, "0 or more")
+        self._check_arms("votes_of", *self.votes_of)
+
+
+@dataclass(frozen=True)
+class PeopleArm(Arm):
+    """``after``: second stage; the arm whose network teaches a fresh head on its own backbone.
+    ``iterations``: of this arm; 0: those of the experiment."""
+
+    after: str = ""
+    iterations: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.iterations >= 0, "iterations", self.iterations, "0 (as all) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeopleExperiment(Experiment):
+    """Whole-body keypoints: both stages of distillation, students from random weights.
+
+    ``shown``: arms in the picture of people.
+    """
+
+    arms: dict[str, PeopleArm]
+    shown: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_arms("shown", *self.shown)
+        first = [name for name, arm in self.arms.items() if not arm.after]
+        for name, arm in self.arms.items():
+            if arm.after:
+                _check(arm.after in first, f"arms.{name}.after", arm.after,
+                       f"an arm that is no second stage itself: {', '.join(first)}")
+
+
+def load_experiment(path: str | Path, overrides: tuple[str, ...] = (),
+                    kind: type[T] = ExperimentConfig) -> T:
     """Read an experiment's YAML; ``overrides`` are ``a.b=value`` texts."""
-    return strict.load(ExperimentConfig, path, overrides)
+    return strict.load(kind, path, overrides)

@@ -11,21 +11,25 @@ Whatever is finished is not done again; a training that was stopped goes on from
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_pose_training.experiments.config import ExperimentConfig
+from kd_pose_training.experiments.jobs import (
+    RESULT,
+    TEACHER,
+    job_folder,
+    last_validation,
+    run_jobs,
+    train_to_end,
+)
 
 if TYPE_CHECKING:
     from kd_pose_training.config import TrainConfig
 
-RESULT = "result.json"
-TEACHER, START, CACHE = "teacher", "start", "cache"
+START, CACHE = "start", "cache"
 
 
 def run_experiment(config: ExperimentConfig, folder: str | Path,
@@ -47,12 +51,14 @@ def run_experiment(config: ExperimentConfig, folder: str | Path,
     arms = [name for name in config.arms if not only or name in only]
     # The starts need no teacher: they keep the other jobs busy while its first stage is trained.
     starts = [(START, seed) for seed in config.seeds if config.start_iterations]
-    _run_jobs(config, folder, [(TEACHER, 0), *starts])
+    run = partial(run_job, config, folder)
+    run_jobs(run, folder, [(TEACHER, 0), *starts], config.jobs, _say)
     for stage in range(1, len(config.teacher)):
-        _run_jobs(config, folder, [(TEACHER, stage)])
+        run_jobs(run, folder, [(TEACHER, stage)], config.jobs, _say)
     _fill_cache(config, folder)
     # Seed by seed: an experiment that is stopped has compared all arms on fewer seeds.
-    _run_jobs(config, folder, [(name, seed) for seed in config.seeds for name in arms])
+    run_jobs(run, folder, [(name, seed) for seed in config.seeds for name in arms], config.jobs,
+             _say)
     from kd_pose_training.experiments.summary import write_summary
     write_summary(config, folder)
     return folder
@@ -69,11 +75,6 @@ def _make_data(config: ExperimentConfig) -> None:
         write_shipped_objects(meshes)
     synthesise(load_objects([meshes], None), load_settings(Path(config.synth), ()),
                Path(config.data))
-
-
-def job_folder(folder: Path, name: str, seed: int) -> Path:
-    """Where a training lives; ``seed`` is the stage of the teacher."""
-    return folder / name / f"{'stage' if name == TEACHER else 'seed'}{seed}"
 
 
 def teacher_folder(config: ExperimentConfig, folder: Path) -> Path:
@@ -100,33 +101,8 @@ def recipe(config: ExperimentConfig, folder: Path, name: str, seed: int) -> Trai
     return load_config(config.student, [*sets, *config.arms[name].set])
 
 
-def _run_jobs(config: ExperimentConfig, folder: Path, jobs: list[tuple[str, int]]) -> None:
-    """Train and evaluate what is missing, ``config.jobs`` at a time."""
-    missing = [job for job in jobs if not (job_folder(folder, *job) / RESULT).exists()]
-    if not missing:
-        return
-    from tqdm import tqdm
-    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit=" runs") as bar:
-        for result in _results(config, folder, missing):
-            bar.update()
-            tqdm.write(f"{result['name']} seed {result['seed']}: ADD(-S)-0.1d "
-                       f"{result['metrics']['mean']['add_recall']:.1%}")
-
-
-def _results(config: ExperimentConfig, folder: Path,
-             jobs: list[tuple[str, int]]) -> Iterator[dict[str, Any]]:
-    """Results of the jobs as they finish; one at a time needs no other process."""
-    if config.jobs == 1:
-        yield from (run_job(config, folder, *job) for job in jobs)
-        return
-    with ProcessPoolExecutor(config.jobs, mp_context=get_context("spawn")) as pool:
-        try:
-            for future in as_completed([pool.submit(run_job, config, folder, *job)
-                                        for job in jobs]):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _say(result: dict[str, Any]) -> str:
+    return f"ADD(-S)-0.1d {result['metrics']['mean']['add_recall']:.1%}"
 
 
 def run_job(config: ExperimentConfig, folder: Path, name: str, seed: int) -> dict[str, Any]:
@@ -138,15 +114,9 @@ def run_job(config: ExperimentConfig, folder: Path, name: str, seed: int) -> dic
     Raises:
         KeyboardInterrupt: a signal stopped the training; its checkpoint is there, no result.
     """
-    from kd_pose_training.training.run import train
-    from kd_pose_training.engine.checkpoint import load_checkpoint
     where, settings = job_folder(folder, name, seed), recipe(config, folder, name, seed)
-    started = time.time()
-    state = load_checkpoint(train(settings, where, resume=where.is_dir()))
-    if state["iteration"] < state["iterations"]:
-        raise KeyboardInterrupt(f"{where}: stopped at iteration {state['iteration']}")
-    return score_run(where, settings, name=name, seed=seed,
-                     seconds=round(time.time() - started, 1))
+    seconds = train_to_end(settings, where)
+    return score_run(where, settings, name=name, seed=seed, seconds=round(seconds, 1))
 
 
 def score_run(where: Path, settings: TrainConfig, **notes: Any) -> dict[str, Any]:
@@ -162,7 +132,7 @@ def score_run(where: Path, settings: TrainConfig, **notes: Any) -> dict[str, Any
     found = evaluate(model, None, dataset, boxes="oracle", min_visib=settings.data.min_visib,
                      threads=settings.trainer.threads, progress=False)
     result = {**notes, "metrics": summarise(found), "errors": relative_errors(found),
-              "validation": _last_validation(where)}
+              "validation": last_validation(where)}
     write_json(result, where / RESULT)
     return result
 
@@ -176,23 +146,14 @@ def relative_errors(found: Any) -> dict[str, list[float | None]]:
     return errors
 
 
-def _last_validation(folder: Path) -> dict[str, float]:
-    values: dict[str, float] = {}
-    for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        entry = json.loads(line)
-        if entry["kind"] == "val":
-            values = {key: value for key, value in entry.items() if isinstance(value, float)}
-    return values
-
-
 def _fill_cache(config: ExperimentConfig, folder: Path) -> None:
     """Ask the teacher once, with its maps, before several trainings want to at a time."""
-    from kd_pose_training.training.objects import make_header, open_datasets, resolve
     from kd_pose_training.data.fixed_set import FixedAugmentationSet
     from kd_pose_training.data.object_dataset import ObjectVoteDataset
     from kd_pose_training.distill.cached_teacher import fill_cache
     from kd_pose_training.distill.teacher import load_teacher
     from kd_pose_training.models import build_model
+    from kd_pose_training.training.objects import make_header, open_datasets, resolve
     taught = [name for name, arm in config.arms.items() if arm.set]
     if not taught:
         return

@@ -1,9 +1,7 @@
-"""Learning curves, and what teacher and students vote for on the same crops."""
+"""What teacher and students vote for on the same crops."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,61 +11,14 @@ import numpy as np
 from kd_pose.keypoints import BOX_EDGES
 from kd_pose.votes import decode
 from kd_pose_training.experiments.config import ExperimentConfig
-from kd_pose_training.experiments.object_distillation import (
-    START,
-    TEACHER,
-    job_folder,
-    teacher_folder,
-)
+from kd_pose_training.experiments.jobs import job_folder
+from kd_pose_training.experiments.object_distillation import START, teacher_folder
+from kd_pose_training.experiments.tables import Runs
 
-Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]
 TILE = 360  # pixels of a drawn crop
 CROPS = 4
 CAPTION = 26  # pixels
-SMOOTH = 5  # logged values in one point of a curve
 TRUTH, VOTE = (90, 230, 90), (60, 140, 255)  # BGR
-
-
-def curve(folder: Path, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations and logged values of a run while it learns, ``SMOOTH`` values a point."""
-    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    rows = [(row["iteration"], row[key]) for row in rows if row["kind"] == "train"]
-    points = [np.mean(rows[i:i + SMOOTH], axis=0) for i in range(0, len(rows), SMOOTH)]
-    return tuple(np.array(points).T)
-
-
-def draw_curves(config: ExperimentConfig, folder: Path, runs: Runs) -> None:
-    """curves.png: error of the votes on the training pictures over the iterations, mean over the
-    seeds; beside it the area under the ADD(-S) curve of every run on the validation set."""
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-    figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5.5), layout="constrained")
-    names = [name for name in runs if name != TEACHER]
-    colours = plt.get_cmap("tab20")(np.linspace(0, 1, 20))
-    for place, (colour, name) in enumerate(zip(colours, names)):
-        found = [curve(job_folder(folder, name, seed), "vote_relative") for seed in runs[name]]
-        length = min(len(x) for x, _ in found)
-        left.plot(found[0][0][:length], 100 * np.mean([y[:length] for _, y in found], 0),
-                  color=colour, label=config.arms[name].label,
-                  linewidth=2.5 if name == config.baseline else 1.2)
-        points = [100 * run["figures"]["add_auc"] for run in runs[name].values()]
-        right.plot(points, [-place] * len(points), "o", color=colour, alpha=0.6)
-        right.plot(np.mean(points), -place, "|", color="black", markersize=18)
-    left.set(xlabel="iteration", ylabel="vote error while learning, % of object size")
-    left.legend(fontsize=7)
-    right.set_yticks([-place for place in range(len(names))],
-                     [config.arms[name].label for name in names])
-    right.set(xlabel="AUC of ADD(-S) to 0.5 diameters, %: seeds and mean",
-              title=f"teacher: {_teacher(runs)}")
-    right.grid(axis="x", alpha=0.3)
-    figure.savefig(folder / "curves.png", dpi=110)
-    plt.close(figure)
-
-
-def _teacher(runs: Runs) -> str:
-    values = [100 * run["figures"]["add_auc"] for run in runs.get(TEACHER, {}).values()]
-    return f"{np.mean(values):.1f} %" if values else "not finished"
 
 
 def draw_votes(config: ExperimentConfig, folder: Path, runs: Runs) -> None:
@@ -91,8 +42,8 @@ def draw_votes(config: ExperimentConfig, folder: Path, runs: Runs) -> None:
 
 def _samples(run: Path) -> list[tuple[Any, np.ndarray]]:
     """(batch of one image, BGR picture) spread over the validation set."""
-    from kd_pose_training.training.objects import load_network, open_datasets
     from kd_pose_training.data.object_dataset import ObjectVoteDataset
+    from kd_pose_training.training.objects import load_network, open_datasets
     network, config, _ = load_network(run / "last.pt")
     data = ObjectVoteDataset(open_datasets(config.data.val, config.data.objects), config,
                              network.grid(config.data.input_size), False, progress=False)

@@ -12,7 +12,8 @@ from kd_pose_training import cli
 from kd_pose_training.engine.checkpoint import save_checkpoint
 from kd_pose_training.experiments.config import load_experiment
 from kd_pose_training.experiments.object_distillation import recipe, run_job
-from kd_pose_training.experiments.summary import figures, spread, table
+from kd_pose_training.experiments.summary import figures, table
+from kd_pose_training.experiments.tables import spread
 
 SYNTH = """
 splits: {train: 6, val: 4}

@@ -1,0 +1,93 @@
+"""The trainings of an experiment: where each lives, which are missing, how they are done.
+
+    FOLDER/teacher/stage<n>      the teacher's recipes one after another; the last teaches
+    FOLDER/<name>/seed<n>        everything else
+    .../result.json              is written last and marks a training as done
+
+A training that was stopped goes on from its checkpoint; what is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kd_pose_training.recipe import Recipe
+
+RESULT = "result.json"
+TEACHER = "teacher"
+
+Job = tuple[str, int]  # name of an arm or of something else that is trained, and its seed
+Result = dict[str, Any]
+
+
+def job_folder(folder: Path, name: str, seed: int) -> Path:
+    """Where a training lives; ``seed`` is the stage of the teacher."""
+    return folder / name / f"{'stage' if name == TEACHER else 'seed'}{seed}"
+
+
+def run_jobs(run: Callable[[str, int], Result], folder: Path, jobs: Sequence[Job], at_a_time: int,
+             say: Callable[[Result], str]) -> None:
+    """Do what is missing of the jobs, ``at_a_time`` of them at once.
+
+    Args:
+        run: does one job and writes its result; is sent to other processes where more than one
+            runs at a time. say: what to print of a result.
+    """
+    missing = [job for job in jobs if not (job_folder(folder, *job) / RESULT).exists()]
+    if not missing:
+        return
+    from tqdm import tqdm
+    with tqdm(total=len(jobs), initial=len(jobs) - len(missing), unit=" runs") as bar:
+        for result in _results(run, missing, at_a_time):
+            bar.update()
+            tqdm.write(f"{result['name']} seed {result['seed']}: {say(result)}")
+
+
+def _results(run: Callable[[str, int], Result], jobs: Sequence[Job],
+             at_a_time: int) -> Iterator[Result]:
+    """Results of the jobs as they finish; one at a time needs no other process."""
+    if at_a_time == 1:
+        yield from (run(*job) for job in jobs)
+        return
+    with ProcessPoolExecutor(at_a_time, mp_context=get_context("spawn")) as pool:
+        try:
+            for future in as_completed([pool.submit(run, *job) for job in jobs]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def train_to_end(settings: Recipe, where: Path) -> float:
+    """Train into a folder, or go on with what is there; returns the seconds that it took now.
+
+    Raises:
+        KeyboardInterrupt: a signal stopped the training; its checkpoint is there.
+    """
+    from kd_pose_training.engine.checkpoint import load_checkpoint
+    from kd_pose_training.training.run import train
+    started = time.time()
+    state = load_checkpoint(train(settings, where, resume=where.is_dir()))
+    if state["iteration"] < state["iterations"]:
+        raise KeyboardInterrupt(f"{where}: stopped at iteration {state['iteration']}")
+    return time.time() - started
+
+
+def logged(folder: Path, kind: str) -> list[dict[str, Any]]:
+    """What a run has logged, in order: ``train`` while it learns, ``val`` on validation."""
+    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
+
+
+def last_validation(folder: Path) -> dict[str, float]:
+    """The numbers of a run's last validation; none: empty."""
+    rows = logged(folder, "val")
+    return {key: value for key, value in rows[-1].items() if isinstance(value, float)} if rows \
+        else {}
