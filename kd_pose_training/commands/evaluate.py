@@ -22,6 +22,9 @@ examples:
       --calibrate-covariance --write-metrics
   kd-pose-train evaluate student.onnx --boxes detections.json --data data/bop/lmo:test \\
       --out runs/report --bop-csv runs/report/kdpose_lmo-test.csv
+  kd-pose-train evaluate person_detector.onnx --data data/person_boxes:val --out runs/report
+  kd-pose-train evaluate person_detector.onnx --data data/person_boxes:calib --out runs/calib \\
+      --calibrate-score --write-metrics
   kd-pose-train evaluate runs/people --data coco:val --out runs/report
   kd-pose-train evaluate people.onnx --data coco:val --detector person.onnx --out runs/report
   kd-pose-train evaluate dw-ll_ucoco_384.pth --data coco:val --out runs/report \\
@@ -37,6 +40,8 @@ In a test split that has BOP's test_targets_bop19.json, only its images and inst
 people: MODEL is a run, a checkpoint (also MMPose's) or an .onnx file for 133 keypoints. AP and AR
 of body, feet, face, hands and all points, as COCO-WholeBody counts them. OUT holds report.json,
 results_<boxes>.json in COCO-WholeBody's format, and people_<boxes>.jpg with the worst and best.
+A person detector, the project's own or an imported one, is scored by its boxes on a folder in
+COCO's layout: recall and precision at its score threshold, and AP.
 """
 
 PEOPLE_ONLY = ("no_flip_test", "box_areas", "raw_weights", "part")
@@ -76,6 +81,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--calibrate-covariance", action="store_true",
                         help="find the factor that makes pose covariances fit the errors")
+    parser.add_argument("--calibrate-score", action="store_true",
+                        help="of a person detector: find the score threshold with the best F1")
     parser.add_argument("--no-flip-test", action="store_true",
                         help="people: do not also run the mirror image of each crop")
     parser.add_argument("--box-areas", action="store_true",
@@ -86,16 +93,20 @@ def add_parser(subparsers: Any) -> None:
                         help="people: network in an MMPose file (plain, student, teacher, "
                         "second_stage)")
     parser.add_argument("--write-metrics", action="store_true",
-                        help="write summary and covariance factor into MODEL.onnx")
+                        help="write summary and what was calibrated into MODEL.onnx")
     parser.set_defaults(run=_run)
 
 
 def _run(options: argparse.Namespace) -> int:
     from kd_pose.manifest import read_manifest
+    from kd_pose.person_detector import TASKS as DETECTOR_TASKS
     from kd_pose_training.config import split_folder
     from kd_pose_training.data.bop import BopDataset
     from kd_pose_training.data.bop_targets import targets_file
     manifest = read_manifest(options.model) if options.model.suffix == ".onnx" else None
+    if manifest is not None and manifest.task in DETECTOR_TASKS:
+        from kd_pose_training.commands.evaluate_boxes import evaluate_boxes
+        return evaluate_boxes(options)
     _check(options)
     if manifest is None or manifest.task == "wholebody":
         from kd_pose_training.commands.evaluate_people import evaluate_people
@@ -121,6 +132,8 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
+    if options.calibrate_score:
+        raise ValueError("--calibrate-score is for person detectors")
     if options.boxes is None:
         options.boxes = "both" if options.detector else "oracle"
     kinds = ("oracle", "detected", "both")

@@ -72,7 +72,7 @@ def evaluate_boxes(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     for name in ("detector", "boxes", "targets", "bop_csv", "detector_score_threshold",
-                 "calibrate_covariance"):
+                 "calibrate_covariance", "no_flip_test", "box_areas", "raw_weights"):
         if getattr(options, name):
             raise ValueError(f"--{name.replace('_', '-')} is not for person detectors")
     if options.calibrate_score and options.score_threshold is not None:
