@@ -365,13 +365,9 @@ class TrainConfig:
         # Batch norm of the image-wide average has one number per image and channel.
         _check(self.trainer.batch_size > 1, "trainer.batch_size", self.trainer.batch_size,
                "2 or more for the task object_codes")
-        _check(self.data.variants == 0, "data.variants", self.data.variants,
-               "0 for the task object_codes: its teachers always run along")
-        teaching = self.distill
-        if teaching is not None:
-            _check(teaching.align is not None and not teaching.align.trust
-                   and teaching.naive is None and teaching.features is None, "distill", teaching,
-                   "align without trust, and no other term, for the task object_codes")
+        trust = getattr(self.distill and self.distill.align, "trust", 0.0)
+        _check(not trust, "distill.align.trust", trust, "0 for the task object_codes: trust is the "
+               "spread of several votes for one keypoint, and a pixel has a single answer")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -19,12 +19,14 @@ class CodeBatch(TensorFields):
     images: (B, 3, H, W) float32, normalised. label: (B,) int64 class of the crop's object.
     mask: (B, h, w) bool, output pixels where that object is visible. codes: (B, h, w) int32,
     surface code there, -1 where there is none (off the mask, or off the mesh at its edge).
+    sample: (B,) int64, which of a fixed set of samples each crop is; -1 outside of one.
     """
 
     images: Tensor
     label: Tensor
     mask: Tensor
     codes: Tensor
+    sample: Tensor
 
 
 def collate(samples: Sequence[CodeBatch]) -> CodeBatch:

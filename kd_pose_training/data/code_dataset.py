@@ -56,7 +56,7 @@ class ObjectCodeDataset(ObjectVoteDataset):
         return CodeBatch(
             images=torch.from_numpy(normalise(crop, data.mean, data.std, True))[None],
             label=torch.tensor([label]), mask=torch.from_numpy(mask)[None],
-            codes=torch.from_numpy(codes)[None])
+            codes=torch.from_numpy(codes)[None], sample=torch.tensor([-1]))
 
 
 def cell_mask(mask: np.ndarray, stride: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import dataclasses
 import torch
 
 from kd_pose_training.data.batch import VoteBatch
+from kd_pose_training.data.code_batch import CodeBatch
 from kd_pose_training.engine.sampler import sample_seed
 
 _SET_SEED = 0  # of the variants; not the run's, so that runs with other seeds share a cache
@@ -20,7 +21,7 @@ class FixedAugmentationSet(torch.utils.data.Dataset):
     """``variants`` fixed versions of each item of a data set.
 
     ``(index, seed)`` gives one of them, as the seed says; :meth:`variant` one by its number, which
-    stands in ``VoteBatch.sample``: ``index * variants + variant``.
+    stands in the batch's ``sample``: ``index * variants + variant``.
     """
 
     def __init__(self, dataset: torch.utils.data.Dataset, variants: int) -> None:
@@ -41,11 +42,11 @@ class FixedAugmentationSet(torch.utils.data.Dataset):
         """Number of different samples."""
         return len(self.dataset) * self.variants
 
-    def __getitem__(self, key: tuple[int, int]) -> VoteBatch:
+    def __getitem__(self, key: tuple[int, int]) -> VoteBatch | CodeBatch:
         index, seed = key
         return self.variant(index * self.variants + seed % self.variants)
 
-    def variant(self, sample: int) -> VoteBatch:
+    def variant(self, sample: int) -> VoteBatch | CodeBatch:
         """Sample number ``sample``, below :attr:`total`."""
         batch = self.dataset[sample // self.variants, sample_seed(_SET_SEED, sample)]
         return dataclasses.replace(batch, sample=torch.tensor([sample]))

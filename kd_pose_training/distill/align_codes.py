@@ -24,13 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_pose_training.config import CodesConfig
 from kd_pose_training.data.code_batch import CodeBatch
-from kd_pose_training.distill.code_teacher import CodeTeacher
-from kd_pose_training.distill.config import DistillConfig
+from kd_pose_training.distill.code_teacher import CodeTeacherOutputs
+from kd_pose_training.distill.config import AlignTerm
 from kd_pose_training.losses.alignment import AlignmentLoss, LocalPredictions
-from kd_pose_training.models.codenet import CodeNet
-from kd_pose_training.tasks.object_codes import CodeAnswers, CodesTask
+from kd_pose_training.tasks.object_codes import CodeAnswers
 
 
 def bit_shares(bits: int, device: torch.device | None = None) -> Tensor:
@@ -70,39 +68,29 @@ def code_errors(codes: Tensor, answers: CodeAnswers) -> Tensor:
     return torch.where(pixels > 0, error, torch.inf)
 
 
-class DistilledCodesTask(CodesTask):
-    """:class:`CodesTask` with the further term ``align``."""
+class AlignCodes:
+    """The term ``align``: transport between the pooled pixels of both, crop by crop."""
 
-    def __init__(self, network: CodeNet, codes: CodesConfig, teacher: CodeTeacher,
-                 distill: DistillConfig) -> None:
-        super().__init__(network, codes)
-        self.teacher, self.distill = teacher, distill
-        settings = dataclasses.replace(distill.align.settings, coordinates="none", points="joint")
-        self.align = AlignmentLoss(settings)
-        self.weights = {**codes.weights, "align": distill.align.weight}
+    def __init__(self, config: AlignTerm, score_threshold: float) -> None:
+        self.config, self.score_threshold = config, score_threshold
+        self.loss = AlignmentLoss(dataclasses.replace(config.settings, coordinates="none",
+                                                      points="joint"))
+        self.weights = {"align": config.weight}
 
-    def more_terms(self, batch: CodeBatch, answers: CodeAnswers) -> dict[str, Tensor]:
-        """``align``: the loss. ``teacher_used``: part of the crops that the teacher teaches;
-        ``teacher_error``: its mean error there, see :func:`code_errors`; both for watching."""
-        masks, codes = self.teacher(batch.images, batch.label)
-        error = code_errors(codes, answers)
-        used = torch.isfinite(error)
-        if self.distill.max_error > 0:
-            used &= error <= self.distill.max_error
-        teacher = self._set(masks, codes, masks, used)
+    def terms(self, batch: CodeBatch, answers: CodeAnswers, outputs: CodeTeacherOutputs,
+              used: Tensor) -> dict[str, Tensor]:
+        """``align`` of a batch, of the crops (B,) that the teacher teaches."""
         visible = batch.mask.float()
+        teacher = self._set(outputs.masks, outputs.codes, outputs.masks, used)
         student = self._set(answers.masks.float().sigmoid() * visible,
                             answers.codes.float().sigmoid(), visible, used)
-        count = used.sum()
-        mean = torch.where(used, error, 0.0).sum() / count.clamp(min=1)
-        return {"align": self.align(student, teacher), "teacher_used": used.float().mean(),
-                "teacher_error": mean}
+        return {"align": self.loss(student, teacher)}
 
     def _set(self, masks: Tensor, codes: Tensor, chooser: Tensor,
              used: Tensor) -> LocalPredictions:
         """Pooled pixels; cells count where ``chooser`` (B, h, w) covers enough of them."""
-        grid = self.distill.align.grid
+        grid = self.config.grid
         mass, points = pool_codes(masks, codes, grid)
         share = F.adaptive_avg_pool2d(chooser, grid).flatten(1)
-        valid = (share >= max(self.distill.score_threshold, 1e-6)) & used[:, None]
+        valid = (share >= max(self.score_threshold, 1e-6)) & used[:, None]
         return LocalPredictions(points[:, :, None], mass, valid)

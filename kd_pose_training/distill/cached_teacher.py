@@ -5,10 +5,11 @@ Works for a fixed augmentation set (``data.variants``) and any number of runs th
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,13 +17,16 @@ from torch import Tensor
 
 from kd_pose_training.config import TrainConfig, to_dict
 from kd_pose_training.data.batch import VoteBatch, collate
+from kd_pose_training.data.code_batch import CodeBatch
 from kd_pose_training.data.fixed_set import FixedAugmentationSet
 from kd_pose_training.data.teacher_cache import TeacherCache
+from kd_pose_training.distill.code_teacher import CodeTeacher, CodeTeacherOutputs
 from kd_pose_training.distill.selection import numpy_of
 from kd_pose_training.distill.teacher import Teacher, TeacherOutputs
 from kd_pose_training.engine.device import choose_numerics
 
 BATCH = 64  # images a time while filling
+Outputs = TypeVar("Outputs", TeacherOutputs, CodeTeacherOutputs)
 
 
 def cache_key(config: TrainConfig) -> dict[str, Any]:
@@ -36,9 +40,13 @@ def cache_key(config: TrainConfig) -> dict[str, Any]:
             "task": config.task, "precision": str(numerics.autocast)}
 
 
-def fill_cache(teacher: Teacher, samples: FixedAugmentationSet, config: TrainConfig,
-               with_maps: bool, progress: bool = True) -> TeacherCache:
+def fill_cache(teacher: Teacher | CodeTeacher, samples: FixedAugmentationSet,
+               config: TrainConfig, with_maps: bool, progress: bool = True,
+               join: Callable = collate) -> TeacherCache:
     """The complete cache of a run's folder ``distill.cache``; goes on with an unfinished one.
+
+    Args:
+        join: of samples to a batch; that of the vote networks by default.
 
     Raises:
         CacheError: see :class:`TeacherCache`.
@@ -48,9 +56,9 @@ def fill_cache(teacher: Teacher, samples: FixedAugmentationSet, config: TrainCon
     teacher.to(numerics.device)
 
     def answer(first: int, last: int) -> dict[str, np.ndarray]:
-        batch = collate([samples.variant(number) for number in range(first, last)])
+        batch = join([samples.variant(number) for number in range(first, last)])
         with numerics.context():
-            outputs = teacher.outputs(batch.images.to(numerics.device), with_maps)
+            outputs = teacher.answer(batch.to(numerics.device), with_maps)
         return _arrays(outputs)
 
     shapes = {name: rows.shape[1:] for name, rows in answer(0, 1).items()}
@@ -65,14 +73,20 @@ def fill_cache(teacher: Teacher, samples: FixedAugmentationSet, config: TrainCon
     return cache
 
 
-def _arrays(outputs: TeacherOutputs) -> dict[str, np.ndarray]:
-    arrays = {"scores": outputs.scores, "offsets": outputs.offsets}
+def _arrays(outputs: Outputs) -> dict[str, np.ndarray]:
+    arrays = {name: getattr(outputs, name) for name in _names(type(outputs))}
     arrays.update({f"map{level}": part for level, part in enumerate(outputs.maps)})
     return {name: numpy_of(part.float()) for name, part in arrays.items()}
 
 
-def cached_outputs(cache: TeacherCache, batch: VoteBatch) -> TeacherOutputs:
-    """The teacher's answers to a batch of the fixed set.
+def _names(kind: type) -> list[str]:
+    """What an answer holds besides its maps."""
+    return [field.name for field in dataclasses.fields(kind) if field.name != "maps"]
+
+
+def cached_outputs(cache: TeacherCache, batch: VoteBatch | CodeBatch,
+                   kind: type[Outputs]) -> Outputs:
+    """The teacher's answers to a batch of the fixed set, as a family's teacher gives them.
 
     Raises:
         CacheError: a sample is not of that set.
@@ -82,5 +96,6 @@ def cached_outputs(cache: TeacherCache, batch: VoteBatch) -> TeacherOutputs:
     def tensor(name: str) -> Tensor:
         return torch.from_numpy(rows[name]).to(batch.images.device, non_blocking=True)
 
-    maps = tuple(tensor(f"map{level}") for level in range(len(rows) - 2))
-    return TeacherOutputs(tensor("scores"), tensor("offsets"), maps)
+    names = _names(kind)
+    maps = tuple(tensor(f"map{level}") for level in range(len(rows) - len(names)))
+    return kind(*map(tensor, names), maps)

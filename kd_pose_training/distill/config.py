@@ -55,8 +55,9 @@ class AlignTerm:
 class NaiveTerm:
     """Copy the teacher's predictions cell by cell: the baseline without transport.
 
-    ``vote_weight``: of the distance between the votes of one cell; ``score_weight``: of the
-    squared difference of the scores.
+    ``vote_weight``: of the distance between the votes of one cell, or of the divergence of a
+    pixel's code bits (dense networks); ``score_weight``: of the squared difference of the scores,
+    or of the masks.
     """
 
     vote_weight: float = 1.0
@@ -68,7 +69,8 @@ class NaiveTerm:
 
 @dataclass(frozen=True)
 class FeatureTerm:
-    """Imitate the teacher's pyramid maps (FKD: Zhang & Ma, ICLR 2021).
+    """Imitate the teacher's pyramid maps (FKD: Zhang & Ma, ICLR 2021); of dense networks the
+    backbone's maps of stride 8 and coarser that both have.
 
     ``attention``: weight of the attention maps' difference, ``masked`` of the maps' difference
     under the attention masks, ``relation`` of the non-local relations. ``temperature``: of the

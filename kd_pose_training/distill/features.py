@@ -1,4 +1,4 @@
-"""Imitating a teacher's pyramid maps, level by level (FKD)."""
+"""Imitating a teacher's maps, level by level (FKD)."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class FeatureMethod(nn.Module):
     trained with the student and thrown away with the teacher.
 
     Args:
-        channels: width of the student's and of the teacher's maps.
+        channels: of each of the student's levels, its own width and the teacher's.
         levels: for each of the student's levels, the teacher's.
     """
 
-    def __init__(self, config: FeatureTerm, channels: tuple[int, int],
+    def __init__(self, config: FeatureTerm, channels: Sequence[tuple[int, int]],
                  levels: Sequence[int]) -> None:
         super().__init__()
         self.config, self.levels = config, tuple(levels)
-        self.adapters = nn.ModuleList(nn.Conv2d(*channels, 1) for _ in self.levels)
+        self.adapters = nn.ModuleList(nn.Conv2d(*pair, 1) for pair in channels)
         self.weights = dict(zip(NAMES, (config.attention, config.masked, config.relation)))
 
     def terms(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> dict[str, Tensor]:
-        """The three terms of the pyramid maps of both."""
+        """The three terms of the maps of both."""
         values = [torch.stack(feature_terms(adapter(mine), teacher[level],
                                             self.config.temperature))
                   for adapter, mine, level in zip(self.adapters, student, self.levels)]

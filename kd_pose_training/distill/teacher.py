@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_pose_training.config import TrainConfig, from_dict
+from kd_pose_training.data.batch import VoteBatch
 from kd_pose_training.distill.frozen import Frozen
 from kd_pose_training.engine.checkpoint import load_checkpoint
 from kd_pose_training.models import build_model
@@ -64,6 +65,10 @@ class Teacher(Frozen):
         """Images (B, 3, H, W) -> scores (B, N, C) 0..1 and offsets (B, N, C, K, 2), float32."""
         outputs = self.outputs(images)
         return outputs.scores, outputs.offsets
+
+    def answer(self, batch: VoteBatch, with_maps: bool = False) -> TeacherOutputs:
+        """:meth:`outputs` for a batch."""
+        return self.outputs(batch.images, with_maps)
 
     @torch.no_grad()
     def outputs(self, images: Tensor, with_maps: bool = False) -> TeacherOutputs:

@@ -51,7 +51,8 @@ class DistilledVotesTask(VotesTask):
         if distill.features:
             levels = paired_levels(network.strides, teacher.grid.strides)
             self.extras = FeatureMethod(distill.features,
-                                        (network.channels, teacher.network.channels), levels)
+                                        [(network.channels, teacher.network.channels)]
+                                        * len(levels), levels)
         methods = [item for item in (self.align, self.naive, self.extras) if item is not None]
         self.weights = dict(loss.weights)
         for item in methods:
@@ -84,7 +85,7 @@ class DistilledVotesTask(VotesTask):
     def teacher_outputs(self, batch: VoteBatch) -> TeacherOutputs:
         """The teacher's answer to a batch: from the cache if there is one."""
         if self.cache is not None:
-            return cached_outputs(self.cache, batch)
+            return cached_outputs(self.cache, batch, TeacherOutputs)
         return self.teacher.outputs(batch.images, self.extras is not None)
 
     def select(self, outputs: TeacherOutputs, batch: VoteBatch) -> TeacherVotes:

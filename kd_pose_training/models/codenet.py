@@ -33,6 +33,7 @@ class CodeNet(nn.Module):
     def __init__(self, backbone: nn.Module, decoder: nn.Module, classes: int, bits: int) -> None:
         super().__init__()
         self.num_classes, self.bits = classes, bits
+        self.strides, self.channels = tuple(backbone.strides), tuple(backbone.channels)
         self.backbone, self.decoder = backbone, decoder
         self.head = nn.Conv2d(decoder.channels, classes * (1 + bits), 1)
         # Running share of wrong bits, which the code loss weighs the bits by; kept with the
@@ -42,7 +43,15 @@ class CodeNet(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised images (B, 3, H, W) -> mask logits (B, C, H/s, W/s) and code logits
         (B, C, bits, H/s, W/s). H and W are multiples of 16."""
-        x = self.head(self.decoder(self.backbone(images)))
+        return self.answers(self.maps(images))
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """The backbone's maps of ``strides`` and ``channels``, fine to coarse."""
+        return self.backbone(images)
+
+    def answers(self, maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """What the network says with these maps, see :meth:`forward`."""
+        x = self.head(self.decoder(maps))
         masks, codes = x[:, :self.num_classes], x[:, self.num_classes:]
         return masks, codes.unflatten(1, (self.num_classes, self.bits))
 

@@ -6,6 +6,7 @@ object is visible. What the network says of other classes there is never asked f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,13 +32,15 @@ class CodeAnswers:
     """What a network says of the objects of B crops, and the truth as bits.
 
     masks: (B, h, w) and codes: (B, bits, h, w), logits of the crop's own class. bits: (B, bits,
-    h, w) bool. coded: (B, h, w) bool, pixels whose code is known.
+    h, w) bool. coded: (B, h, w) bool, pixels whose code is known. maps: the backbone's, if asked
+    for.
     """
 
     masks: Tensor
     codes: Tensor
     bits: Tensor
     coded: Tensor
+    maps: Sequence[Tensor] = ()
 
 
 class CodesTask(nn.Module):
@@ -73,16 +76,20 @@ class CodesTask(nn.Module):
         """Further terms of a task that does more than learn the truth; in training only."""
         return {}
 
-    @staticmethod
-    def answers(network: nn.Module, batch: CodeBatch) -> CodeAnswers:
+    def outputs(self, network: nn.Module,
+                images: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:
+        """Logits of masks and codes of all classes and, where a task wants them, the maps."""
+        return *network(images), ()
+
+    def answers(self, network: nn.Module, batch: CodeBatch) -> CodeAnswers:
         """The network's answers for each crop's own class."""
-        masks, codes = network(batch.images)
+        masks, codes, maps = self.outputs(network, batch.images)
         if masks.shape[2:] != batch.mask.shape[1:]:
             raise ValueError(f"batch has targets of {tuple(batch.mask.shape[1:])} pixels, the "
                              f"network gives {tuple(masks.shape[2:])}")
         rows = torch.arange(len(batch.label), device=masks.device)
         return CodeAnswers(masks[rows, batch.label], codes[rows, batch.label],
-                           code_bits(batch.codes, codes.shape[2]), batch.codes >= 0)
+                           code_bits(batch.codes, codes.shape[2]), batch.codes >= 0, maps)
 
     def _code_loss(self, network: nn.Module, answers: CodeAnswers) -> Tensor:
         counted, pixels = answers.coded, None

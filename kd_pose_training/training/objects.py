@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def bring(config: TrainConfig, world: distributed.World) -> RunParts:
     if config.data.variants:
         train_set = FixedAugmentationSet(train_set, config.data.variants)
     if config.distill and config.distill.cache:
-        attach_cache(task, train_set, config, world)
+        attach_cache(task, train_set, samples.collate, config, world)
 
     def val_set() -> Any:
         val_sets = open_datasets(config.data.val, config.data.objects)
@@ -109,23 +109,25 @@ def _build_codes_task(network: Any, config: TrainConfig, objects: Sequence[dict]
                       code_tables: Sequence[str]) -> CodesTask:
     if config.distill is None:
         return CodesTask(network, config.codes)
-    from kd_pose_training.distill.align_codes import DistilledCodesTask
     from kd_pose_training.distill.code_teacher import load_code_teacher
+    from kd_pose_training.distill.codes_task import DistilledCodesTask
     teacher = load_code_teacher(config.distill.teacher, config, objects, code_tables)
     return DistilledCodesTask(network, config.codes, teacher, config.distill)
 
 
-def attach_cache(task: Any, train_set: Any, config: TrainConfig, world: Any) -> None:
+def attach_cache(task: Any, train_set: Any, join: Callable, config: TrainConfig,
+                 world: Any) -> None:
     """Let a distilling task read its teacher's answers from ``distill.cache``.
 
     The main process fills what is missing; the others wait and then only read.
     """
     from kd_pose_training.distill.cached_teacher import fill_cache
+    with_maps = task.extras is not None
     if world.is_main:
-        task.cache = fill_cache(task.teacher, train_set, config, task.extras is not None)
+        task.cache = fill_cache(task.teacher, train_set, config, with_maps, join=join)
     distributed.barrier()
     if not world.is_main:
-        task.cache = fill_cache(task.teacher, train_set, config, task.extras is not None)
+        task.cache = fill_cache(task.teacher, train_set, config, with_maps, join=join)
 
 
 def load_start_weights(network: Any, path: str) -> None:

@@ -96,6 +96,17 @@ def test_a_student_learns_from_it(run):
         assert ("align" in line) == (line["kind"] == "train")
 
 
+def test_a_narrow_student_copies_answers_kept_on_disk(run):
+    teaching = (f"distill={{teacher: {run}/run/last.pt, cache: {run}/cache, max_error: 0, "
+                "align: null, naive: {}, features: {}}")
+    arguments = ["train", str(run / "codes.yaml"), "-o", str(run / "copying"), "--set", teaching,
+                 "--set", "model.size=dense_tiny_h", "--set"]
+    assert cli.main([*arguments, "data.variants=1"]) == 0
+    assert np.load(run / "cache/codes.npy").shape == (4, 6, 8, 12)  # the student's pixels
+    lines = [line for line in read_log(run / "copying") if line["kind"] == "train"]
+    assert all(line["naive_votes"] > 0 and line["fkd_relation"] > 0 for line in lines)
+
+
 def test_too_few_samples_and_wrong_sizes_end_in_one_line(run, tmp_path, capsys):
     for setting, part in (("codes.surface_samples=63", "at least 64 for 6 bits"),
                           ("model.size=darknet_tiny_h", "resnet34_dense, dense_tiny"),

@@ -13,14 +13,15 @@ from torch import nn
 from kd_pose.codes import CodeTable, code_table_to_text, codes_to_bits
 from kd_pose_training.config import CodesConfig, DataConfig, ModelConfig, TrainConfig, to_dict
 from kd_pose_training.data.code_batch import CodeBatch
-from kd_pose_training.distill.align_codes import (
-    DistilledCodesTask,
-    bit_shares,
-    code_errors,
-    pool_codes,
+from kd_pose_training.distill.align_codes import bit_shares, code_errors, pool_codes
+from kd_pose_training.distill.code_teacher import (
+    CodeTeacher,
+    coarsened,
+    load_code_teacher,
+    same_codes,
 )
-from kd_pose_training.distill.code_teacher import CodeTeacher, load_code_teacher, same_codes
-from kd_pose_training.distill.config import AlignTerm, DistillConfig, NaiveTerm
+from kd_pose_training.distill.codes_task import DistilledCodesTask
+from kd_pose_training.distill.config import AlignTerm, DistillConfig
 from kd_pose_training.distill.teacher import TeacherError
 from kd_pose_training.engine.checkpoint import save_checkpoint
 from kd_pose_training.models import build_model
@@ -50,7 +51,7 @@ def make_batch(count=2, seed=0):
     patches = patches.repeat(2, 1).repeat(2, 2)
     codes[:, 4:12, 4:12] = torch.tensor(patches, dtype=torch.int32)
     return CodeBatch(torch.zeros(count, 3, 2 * SIDE, 2 * SIDE), torch.zeros(count).long(),
-                     codes >= 0, codes)
+                     codes >= 0, codes, torch.full((count,), -1))
 
 
 def logits(batch, strength=12.0):
@@ -243,11 +244,36 @@ def test_tables_equal_up_to_rounding():
     assert not same_codes(text, code_table_to_text(CodeTable(points[:8])))
 
 
-@pytest.mark.parametrize("changes", [
-    {"naive": NaiveTerm()}, {"align": AlignTerm(trust=0.1)}, {"align": None, "naive": NaiveTerm()},
-])
-def test_terms_that_dense_networks_do_not_have(changes):
-    with pytest.raises(ValueError, match="align without trust"):
-        config(("cup",), distill=DistillConfig("t.pt", **changes))
-    with pytest.raises(ValueError, match="data.variants"):
-        config(("cup",), data=DataConfig(("a:b",), objects=("cup",), variants=2))
+def test_trust_is_for_vote_networks():
+    with pytest.raises(ValueError, match="distill.align.trust is 0.1.*has a single answer"):
+        config(("cup",), distill=DistillConfig("t.pt", align=AlignTerm(trust=0.1)))
+
+
+def test_coarsening_by_hand():
+    """Four pixels with masks 1, ½, ½, 0: the code's last pixel is background."""
+    masks = torch.tensor([[[1.0, 0.5], [0.5, 0.0]]])
+    codes = torch.tensor([[[[1.0, 0.0], [1.0, 0.0]]]])
+    mask, code = coarsened(masks, codes, 2)
+    assert mask.tolist() == [[[0.5]]] and code.item() == pytest.approx(0.75, abs=1e-5)
+    same = torch.rand(2, 4, 6)
+    torch.testing.assert_close(coarsened(same, torch.full((2, 3, 4, 6), 0.3), 2)[1],
+                               torch.full((2, 3, 2, 3), 0.3))
+
+
+def test_a_finer_teacher_answers_at_the_students_pixels(tmp_path):
+    network = save(tmp_path / "t.pt", config(("cup",)), [table(0)])
+    narrow = ModelConfig("dense_tiny_h", num_classes=1, code_bits=BITS)
+    teacher = load(tmp_path / "t.pt", config(("cup",), model=narrow), [table(0)])
+    images = torch.randn(2, 3, 32, 32)
+    masks, codes = teacher(images, torch.zeros(2).long())
+    assert masks.shape == (2, 8, 8) and codes.shape == (2, BITS, 8, 8)
+    with torch.no_grad():
+        fine = network(images)[0][:, 0].sigmoid()
+    assert masks[1, 2, 3].item() == pytest.approx(fine[1, 4:6, 6:8].mean().item(), abs=1e-6)
+
+
+def test_a_coarser_teacher_is_refused(tmp_path):
+    coarse = config(("cup",), model=ModelConfig("dense_tiny_h", num_classes=1, code_bits=BITS))
+    save(tmp_path / "t.pt", coarse, [table(0)])
+    with pytest.raises(TeacherError, match="t.pt.*every 4 pixels, the student every 2"):
+        load(tmp_path / "t.pt", config(("cup",)), [table(0)])

@@ -44,7 +44,8 @@ def make_batch(label=(1, 0)):
     """Two crops of 2x3 pixels: the first row is visible, its last pixel has no code."""
     mask = torch.tensor([[[True] * 3, [False] * 3]] * 2)
     codes = torch.tensor([[[5, 2, -1], [-1] * 3], [[7, 0, 4], [-1] * 3]], dtype=torch.int32)
-    return CodeBatch(torch.zeros(2, 3, 4, 6), torch.tensor(label), mask, codes)
+    return CodeBatch(torch.zeros(2, 3, 4, 6), torch.tensor(label), mask, codes,
+                     torch.full((2,), -1))
 
 
 def right_answers(batch, classes=2, strength=20.0):
@@ -134,7 +135,8 @@ def test_a_network_learns_a_picture():
     mask[:, 4:12, 4:12] = True
     codes = torch.full((2, 16, 16), -1, dtype=torch.int32)
     codes[:, 4:12, 4:12] = torch.tensor(rng.integers(0, 8, (4, 4)).repeat(2, 0).repeat(2, 1))
-    batch = CodeBatch(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]), mask, codes)
+    batch = CodeBatch(torch.randn(2, 3, 32, 32), torch.tensor([0, 1]), mask, codes,
+                      torch.full((2,), -1))
     optimizer = torch.optim.AdamW(task.network.parameters(), 5e-3)
     for _ in range(40):
         terms = task(batch)
