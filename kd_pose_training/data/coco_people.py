@@ -22,8 +22,10 @@ from kd_pose.geometry import box_corners
 from kd_pose.manifest import ObjectSpec
 from kd_pose_training.data.bop_files import column, read_picture
 from kd_pose_training.data.coco_wholebody import WholebodyDataError, read_people, where
+from kd_pose_training.data.people_sets import image_folders
 
-ANNOTATIONS = ("coco_wholebody_{}_v1.0.json", "person_keypoints_{}.json", "instances_{}.json")
+ANNOTATIONS = ("coco_wholebody_{}_v1.0.json", "person_keypoints_{}.json",
+               "person_keypoints_{}2017.json", "instances_{}.json", "instances_{}2017.json")
 NAME = "person"
 # Pictures of people tell no sizes. The manifest of a detector wants one for every class: the box
 # of a standing adult, metres, by which nothing is computed.
@@ -103,8 +105,9 @@ class CocoPeople:
     the annotation file in its order. Boxes without area inside of their picture are left out.
 
     Args:
-        root: folder with ``annotations`` and pictures, in ``images/<split>`` or ``<split>``.
-        split: as in the name of its annotation file, e.g. ``train2017``.
+        root: folder with ``annotations`` and pictures, in ``<split>2017``, ``images/<split>2017``,
+            ``images/<split>`` or ``<split>``.
+        split: as in the name of its annotation file, e.g. ``train``.
         objects: names of the wanted classes; None or empty: all.
 
     Raises:
@@ -119,8 +122,8 @@ class CocoPeople:
                                      f"there is {NAME}")
         self.models = {1: PersonModel()}
         path = annotation_path(self.root, split)
-        folder = self.root / "images" / split
-        folder = folder if folder.is_dir() else self.root / split
+        folders = (*image_folders(self.root, split), self.root / split)
+        folder = next((item for item in folders if item.is_dir()), folders[-1])
         self.frames = _frames(path, folder)
 
     def __len__(self) -> int:

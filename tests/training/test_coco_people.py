@@ -25,13 +25,14 @@ def test_boxes_outside_of_their_picture_are_left_out(tmp_path):
     assert CocoPeople(tmp_path, "train").frames[0].boxes_xywh.tolist() == [[0.5, 1.5, 3, 4]]
 
 
-@pytest.mark.parametrize("name, images", [
-    ("coco_wholebody_{}_v1.0.json", "images/{}"), ("person_keypoints_{}.json", "{}"),
-    ("instances_{}.json", "{}")])
-def test_layouts(tmp_path, name, images):
-    write_people(tmp_path, [[person((10, 20, 30, 40))]], "val2017", name, images,
+@pytest.mark.parametrize("name, images, split", [
+    ("coco_wholebody_{}_v1.0.json", "images/{}", "val"),
+    ("coco_wholebody_{}_v1.0.json", "{}2017", "val"),
+    ("person_keypoints_{}2017.json", "{}2017", "val"), ("instances_{}.json", "{}", "val2017")])
+def test_layouts(tmp_path, name, images, split):
+    write_people(tmp_path, [[person((10, 20, 30, 40))]], split, name, images,
                  more=({"id": 1, "image_id": 1, "category_id": 18, "bbox": [0, 0, 9, 9]},))
-    dataset = open_split(str(tmp_path), "val2017")
+    dataset = open_split(str(tmp_path), split)
     assert isinstance(dataset, CocoPeople) and is_coco(tmp_path)
     assert len(dataset.frames[0].instances) == 1  # the dog is nobody
     assert dataset.frames[0].load_image().max() == 240
