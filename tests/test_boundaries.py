@@ -210,7 +210,7 @@ def test_root_layout():
     assert (ROOT / ".ci/run").stat().st_mode & 0o111, ".ci/run must be executable"
 
 
-@each("name", ["launch", "config/object_pose.yaml"])
+@each("name", ["launch", "config/object_pose.yaml", "config/wholebody_pose.yaml"])
 def test_what_a_user_edits_is_a_link_into_the_package(name):
     link = ROOT / name
     assert link.is_symlink() and link.exists(), f"{name}: the package keeps the file, this links"

@@ -21,6 +21,7 @@ import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseWithCovarianceStamped
+from lifecycle_msgs.srv import GetState
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
@@ -32,7 +33,13 @@ from visualization_msgs.msg import MarkerArray
 from kd_pose.geometry import make_pose, matrix_from_quaternion
 from kd_pose.nodes.object_pose_node import ObjectPoseNode
 from kd_pose.results import STAGES, ObjectPoseFrame
-from kd_pose_msgs.msg import ObjectInfoArray, ObjectPoseArray, Timing
+from kd_pose_msgs.msg import (
+    ObjectInfoArray,
+    ObjectPoseArray,
+    SkeletonInfo,
+    Timing,
+    WholebodyPoseArray,
+)
 
 TIMEOUT_S = 10.0
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -46,6 +53,8 @@ OUTPUTS = {
     "image_annotated": (Image, RELIABLE),
     "image_annotated/compressed": (CompressedImage, RELIABLE),
     "object_info": (ObjectInfoArray, LATCHED),
+    "people": (WholebodyPoseArray, RELIABLE),
+    "skeleton_info": (SkeletonInfo, LATCHED),
 }
 _numbers = itertools.count()
 
@@ -75,10 +84,10 @@ class FakeEstimator:
         return self.result or ObjectPoseFrame(timing_ms=dict.fromkeys(STAGES, 0.0))
 
 
-def fake_node(fake):
+def fake_node(fake, base=ObjectPoseNode):
     """A class of node whose model is `fake`."""
 
-    class FakeModelNode(ObjectPoseNode):
+    class FakeModelNode(base):
         def load(self, values):
             return fake
 
@@ -100,18 +109,20 @@ class Rig:
             parameter_overrides=[Parameter(name, value=value) for name, value in values.items()],
             **node_args,
         )
+        self.name = self.node.get_name()
         self.client = Node("client", context=self.context, namespace=self.namespace)
         self.received = {name: [] for name in (*outputs, "diagnostics")}
         for name in outputs:
             type_, qos = OUTPUTS[name]
             self.client.create_subscription(
-                type_, f"object_pose/{name}", self.received[name].append, qos)
+                type_, f"{self.name}/{name}", self.received[name].append, qos)
         self.client.create_subscription(
             DiagnosticArray, "/diagnostics", self.received["diagnostics"].append, 50)
         self.image_type = CompressedImage if compressed else Image
         topic = "image/compressed" if compressed else "image"
         self.image = self.client.create_publisher(self.image_type, topic, publisher_qos)
         self.info = self.client.create_publisher(CameraInfo, "camera_info", publisher_qos)
+        self.depth = self.client.create_publisher(Image, "depth", publisher_qos)
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.executor.add_node(self.client)
@@ -138,22 +149,28 @@ class Rig:
         return self
 
     def wait_connected(self):
-        wait_for(self.image.get_subscription_count)
-        wait_for(self.info.get_subscription_count)
+        wait_for(lambda: self.node._inputs)
+        wanted = {topic.key for topic in self.node._inputs.topics}
+        for key in wanted & {"image", "camera_info", "depth"}:
+            publisher = self.info if key == "camera_info" else getattr(self, key)
+            wait_for(publisher.get_subscription_count)
         names = [name for name in self.received if name != "diagnostics"]
-        prefix = f"{self.namespace}/object_pose"
+        prefix = f"{self.namespace}/{self.name}"
         wait_for(lambda: all(
             self.client.count_publishers(f"{prefix}/{name}")
             and self.node.count_subscribers(f"{prefix}/{name}") for name in names))
         time.sleep(0.1)  # the publisher's own matching follows the graph
 
-    def publish(self, image, info, stamp=(100, 5), frame_id="camera_optical", **changes):
-        """Publish an image (array or message) and, unless None, its camera_info."""
+    def publish(self, image, info=None, stamp=(100, 5), frame_id="camera_optical", depth=None,
+                **changes):
+        """Publish an image (array or message) and, unless None, its camera_info and its depth."""
         message = image if not isinstance(image, np.ndarray) else image_message(image, **changes)
-        for item in (message, info):
+        for item in (message, info, depth):
             if item is not None:
                 item.header.stamp.sec, item.header.stamp.nanosec = stamp
                 item.header.frame_id = frame_id
+        if depth is not None:
+            self.depth.publish(depth)
         if info is not None:
             self.info.publish(info)
         if message is not None:
@@ -171,9 +188,21 @@ class Rig:
                 return self.received[name][0]
         raise AssertionError(f"nothing on {name}")
 
+    def call(self, kind, name, request, timeout=TIMEOUT_S):
+        """The answer of one of the node's services."""
+        client = self.client.create_client(kind, f"{self.name}/{name}")
+        assert client.wait_for_service(timeout)
+        future = client.call_async(request)
+        wait_for(future.done, timeout)
+        return future.result()
+
+    def state(self):
+        """Name of the lifecycle state."""
+        return self.call(GetState, "get_state", GetState.Request()).current_state.label
+
     def statuses(self, part):
         """All statuses of a part of this rig's node so far."""
-        hardware = f"{self.namespace.strip('/')}/object_pose"
+        hardware = f"{self.namespace.strip('/')}/{self.name}"
         return [status for message in tuple(self.received["diagnostics"])
                 for status in message.status
                 if status.hardware_id == hardware and status.name.endswith(f": {part}")]

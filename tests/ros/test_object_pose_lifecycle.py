@@ -10,7 +10,6 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
 
-from lifecycle_msgs.srv import GetState
 from rclpy.clock import ClockType
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -30,18 +29,6 @@ from kd_pose.nodes.conversions import vision_msgs_available
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
-
-
-def call(rig, kind, name, request, timeout=10.0):
-    client = rig.client.create_client(kind, f"object_pose/{name}")
-    assert client.wait_for_service(timeout)
-    future = client.call_async(request)
-    wait_for(future.done, timeout)
-    return future.result()
-
-
-def state(rig):
-    return call(rig, GetState, "get_state", GetState.Request()).current_state.label
 
 
 def cut(path, folder, share):
@@ -80,7 +67,7 @@ def test_a_failed_configure_says_why_and_can_be_mended(models, tmp_path, change,
         assert rig.node.trigger_configure() == FAILURE
         status = rig.wait_status("model", ERROR, reason)
         assert status.message.startswith("could not configure")
-        assert state(rig) == "unconfigured"
+        assert rig.state() == "unconfigured"
         changed = change(models, tmp_path)
         defaults = {"backend": "auto", "target_objects": [], "primary_target": "",
                     "publish_tf": False, "use_depth": False, "tracking.enable": False}
@@ -115,7 +102,7 @@ def test_lifecycle_cycles(models, scene):
             wait_for(lambda: not rig.image.get_subscription_count())
             assert rig.node.trigger_cleanup() == SUCCESS
             assert rig.node.estimator is None
-            assert state(rig) == "unconfigured"
+            assert rig.state() == "unconfigured"
         wait_for(lambda: threading.active_count() == threads)  # the last one may still be ending
 
 
@@ -124,16 +111,16 @@ def test_shutdown_from_active_frees_the_model():
     with Rig(kind=fake_node(fake)) as rig:
         rig.start()
         assert rig.node.trigger_shutdown() == SUCCESS
-        assert fake.closed and state(rig) == "finalized"
+        assert fake.closed and rig.state() == "finalized"
 
 
 def test_autostart_and_its_failure(models):
     with Rig({**models, "autostart": True}) as rig:
         rig.wait_connected()
-        assert state(rig) == "active"
+        assert rig.state() == "active"
     with Rig({"autostart": True}) as rig:
         rig.wait_status("model", ERROR, "model_path is empty")
-        assert state(rig) == "unconfigured" and not rig.node.done.done()
+        assert rig.state() == "unconfigured" and not rig.node.done.done()
     with Rig({"autostart": True, "exit_on_failure": True}) as rig:
         wait_for(rig.node.done.done)
         assert rig.node.done.result() == 1
@@ -191,14 +178,14 @@ def test_enable_pauses_and_resumes(scene):
     fake = FakeEstimator()
     with Rig(kind=fake_node(fake), outputs=("objects", "markers")) as rig:
         rig.start()
-        answer = call(rig, SetBool, "enable", SetBool.Request(data=False))
+        answer = rig.call(SetBool, "enable", SetBool.Request(data=False))
         assert answer.success and answer.message == "paused"
         assert rig.wait_message("markers").markers[0].action == 3
         rig.wait_status("input", OK, "paused")
         rig.publish(scene.image(), info_message(scene.camera), (1, 0))
         time.sleep(0.2)
-        assert fake.calls == 0 and state(rig) == "active"
-        assert call(rig, SetBool, "enable", SetBool.Request(data=True)).message == "enabled"
+        assert fake.calls == 0 and rig.state() == "active"
+        assert rig.call(SetBool, "enable", SetBool.Request(data=True)).message == "enabled"
         rig.publish(scene.image(), info_message(scene.camera), (2, 0))
         assert rig.wait_message("objects").header.stamp.sec == 2
 

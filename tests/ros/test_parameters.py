@@ -10,9 +10,11 @@ pytest.importorskip("rclpy")
 
 from rclpy.parameter import Parameter
 
-from kd_pose.nodes.parameters import OBJECT_POSE, Param, changed
+from kd_pose.nodes.parameters import OBJECT_POSE, WHOLEBODY_POSE, Param, changed
 
-FILE = Path(__file__).parents[2] / "ros2_ws/src/kd_pose/config/object_pose.yaml"
+FOLDER = Path(__file__).parents[2] / "ros2_ws/src/kd_pose/config"
+TABLES = {"object_pose": OBJECT_POSE, "wholebody_pose": WHOLEBODY_POSE}
+each_node = pytest.mark.parametrize("node", TABLES)
 
 
 def flatten(values, prefix=""):
@@ -23,12 +25,13 @@ def flatten(values, prefix=""):
             yield f"{prefix}{name}", value
 
 
-def test_the_file_has_every_parameter_with_its_default_and_no_other():
-    content = yaml.safe_load(FILE.read_text())
+@each_node
+def test_the_file_has_every_parameter_with_its_default_and_no_other(node):
+    content = yaml.safe_load((FOLDER / f"{node}.yaml").read_text())
     assert list(content) == ["/**"]
     given = dict(flatten(content["/**"]["ros__parameters"]))
     expected = {
-        item.name: list(item.default) if item.is_list else item.default for item in OBJECT_POSE
+        item.name: list(item.default) if item.is_list else item.default for item in TABLES[node]
     }
     assert set(given) == set(expected)
     for name, value in expected.items():
@@ -36,10 +39,11 @@ def test_the_file_has_every_parameter_with_its_default_and_no_other():
         assert type(given[name]) is type(value), name  # 1 for 1.0 is refused by ROS 2
 
 
-def test_the_table_is_sound():
-    names = [item.name for item in OBJECT_POSE]
+@each_node
+def test_the_table_is_sound(node):
+    names = [item.name for item in TABLES[node]]
     assert len(names) == len(set(names))
-    for item in OBJECT_POSE:
+    for item in TABLES[node]:
         assert item.description and item.descriptor().description
         assert item.parse(list(item.default) if item.is_list else item.default) == item.default
         if item.low is not None:
@@ -80,12 +84,19 @@ def test_unknown_keys_of_a_file_are_reported():
         rig.wait_status("model", b"\x01", "score_treshold")
 
 
-def test_the_file_itself_configures_a_node():
+@each_node
+def test_the_file_itself_configures_a_node(node):
     pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
+    from helpers.fake_people import FakePeople
     from helpers.ros_rig import FakeEstimator, Rig, fake_node
+    from kd_pose.nodes.wholebody_pose_node import WholebodyPoseNode
 
-    with Rig({"autostart": False}, kind=fake_node(FakeEstimator()),
-             cli_args=["--ros-args", "--params-file", str(FILE)]) as rig:
+    kind = fake_node(FakeEstimator()) if node == "object_pose" else (
+        fake_node(FakePeople(), WholebodyPoseNode))
+    with Rig({"autostart": False}, kind=kind, outputs=("timing",),
+             cli_args=["--ros-args", "--params-file", str(FOLDER / f"{node}.yaml")]) as rig:
         rig.start()
         rig.wait_status("model", b"\x00", "fake")
-        assert rig.node.values["target_objects"] == ()
+        expected = {item.name: item.default for item in TABLES[node]}
+        assert rig.node.values == {**expected, "autostart": False}
+        assert rig.node.health.unknown == []

@@ -8,11 +8,13 @@ its weaker end is sure. Left limbs are warm, right ones cool, every finger has a
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from kd_pose.results import PeopleFrame, TrackState
 from kd_pose.wholebody_keypoints import COCO_WHOLEBODY_133, COUNT, PARTS
 
 # RGB
@@ -21,6 +23,7 @@ FACE = (255, 255, 255)
 FINGERS = ((225, 95, 20), (245, 215, 60), (20, 185, 135), (95, 185, 245), (220, 125, 185))
 RIM = (15, 15, 20)
 SUBPIXEL_BITS = 4
+SUBPIXELS = 1 << SUBPIXEL_BITS
 FARTHEST_PX = 20000.0  # beyond, OpenCV's fixed-point coordinates run out
 BODY_WIDTH = 0.011  # of the person's size
 HEAD_WIDTH, FOOT_WIDTH, FINGER_WIDTH, FACE_WIDTH = 0.5, 0.6, 0.5, 0.35  # of a body line's
@@ -28,6 +31,10 @@ HEAD_WIDTH, FOOT_WIDTH, FINGER_WIDTH, FACE_WIDTH = 0.5, 0.6, 0.5, 0.35  # of a b
 # of the longer side of the part.
 FINGER_LIMIT, FACE_LIMIT = 0.04, 0.016
 LEAST_OPAQUE = 0.35
+# Ids: a person of this many pixels has a text of OpenCV's scale 1; the text is so far above the
+# highest point of the face or, where there is none, of the person, in sizes of the person.
+LABEL_FONT, LABEL_SIZE, LABEL_SCALES = cv2.FONT_HERSHEY_DUPLEX, 400.0, (0.4, 1.2)
+LABEL_ABOVE, HEAD = 0.08, np.r_[0:5, PARTS["face"]]
 
 
 class Stroke(NamedTuple):
@@ -103,6 +110,41 @@ def draw_people(image: np.ndarray, xy: np.ndarray, scores: np.ndarray,
     return canvas
 
 
+def draw_frame(image: np.ndarray, frame: PeopleFrame, channel_order: str = "bgr",
+               threshold: float = 0.3, labels: bool = True) -> np.ndarray:
+    """A copy of `image` with everybody who is seen in it, and with their ids where they have one.
+
+    Those who are not confirmed yet have a question mark. Arguments as of `draw_people`.
+    """
+    people = [person for person in frame.people
+              if person.track_state in (TrackState.TENTATIVE, TrackState.TRACKED)]
+    xy = np.array([person.keypoints_xy for person in people]).reshape(-1, COUNT, 2)
+    scores = np.array([person.keypoint_scores for person in people]).reshape(-1, COUNT)
+    canvas = draw_people(image, xy, scores, channel_order, threshold)
+    for person in people:
+        shown = (person.keypoint_scores > threshold) & np.isfinite(person.keypoints_xy).all(axis=1)
+        if labels and person.id and shown.any():
+            sure = person.track_state is TrackState.TRACKED
+            head = HEAD[shown[HEAD]]
+            points = person.keypoints_xy[head if len(head) else shown]
+            _draw_label(canvas, person.id if sure else f"{person.id}?", points,
+                        _size(person.keypoints_xy[shown]))
+    return canvas
+
+
+def _draw_label(canvas: np.ndarray, text: str, points: np.ndarray, size: float) -> None:
+    """Text above the highest of the points, as large as the person and inside of the picture."""
+    scale = float(np.clip(size / LABEL_SIZE, *LABEL_SCALES))
+    thickness = max(1, int(round(1.6 * scale)))
+    (width, height), below = cv2.getTextSize(text, LABEL_FONT, scale, thickness)
+    top = points[np.argmin(points[:, 1])]
+    room = np.array([canvas.shape[1] - width - 3, canvas.shape[0] - below - 2], dtype=float)
+    corner = np.array([top[0] - width / 2, top[1] - LABEL_ABOVE * size - below])
+    x, y = np.rint(np.maximum(np.minimum(corner, room), (3, height + 3))).astype(int).tolist()
+    for colour, width in ((RIM, thickness + 2), (FACE, thickness)):
+        cv2.putText(canvas, text, (x, y), LABEL_FONT, scale, colour, width, cv2.LINE_AA)
+
+
 def _size(points: np.ndarray) -> float:
     """How large a person is in the picture: the longer side of the box around its points, px."""
     return float(np.ptp(points, axis=0).max()) if len(points) else 0.0
@@ -114,6 +156,7 @@ def _draw_person(canvas: np.ndarray, xy: np.ndarray, opacity: np.ndarray, size: 
     limits = {part: limit * (_size(xy[PARTS[part]][opacity[PARTS[part]] > 0]) or np.inf)
               for part, limit in (("left_hand", FINGER_LIMIT), ("right_hand", FINGER_LIMIT),
                                   ("face", FACE_LIMIT))}
+    xy, opacity = xy.tolist(), opacity.tolist()
     for rim in (True, False):  # all rims lie below all lines, so that joints close
         for a, b, rgb, width, has_rim, part in STROKES:
             strength = min(opacity[a], opacity[b])
@@ -128,24 +171,30 @@ def _draw_person(canvas: np.ndarray, xy: np.ndarray, opacity: np.ndarray, size: 
             _draw_stroke(canvas, xy[a], xy[b], rgb[::-1] if reverse else rgb, width, strength)
 
 
-def _draw_stroke(canvas: np.ndarray, start: np.ndarray, end: np.ndarray, colour: tuple[int, ...],
-                 width: float, opacity: float) -> None:
-    """One line, or a dot of that diameter where both ends are the same."""
-    dot = start is end or bool((start == end).all())
+def _draw_stroke(canvas: np.ndarray, start: list[float], end: list[float],
+                 colour: tuple[int, ...], width: float, opacity: float) -> None:
+    """One line, or a dot of that diameter where both ends are the same.
+
+    Plain numbers, not arrays: a person has hundreds of strokes, and NumPy costs more than drawing.
+    """
     opacity = opacity * min(1.0, width)
-    reach = width / 2 + 2
-    low = np.maximum(np.floor(np.minimum(start, end) - reach), 0).astype(int)
-    high = np.minimum(np.ceil(np.maximum(start, end) + reach) + 1, canvas.shape[1::-1]).astype(int)
-    if (high <= low).any() or opacity < 0.02:
+    if opacity < 0.02:
         return
-    region = canvas[low[1]:high[1], low[0]:high[0]]
+    reach = width / 2 + 2
+    left = max(math.floor(min(start[0], end[0]) - reach), 0)
+    top = max(math.floor(min(start[1], end[1]) - reach), 0)
+    right = min(math.ceil(max(start[0], end[0]) + reach) + 1, canvas.shape[1])
+    bottom = min(math.ceil(max(start[1], end[1]) + reach) + 1, canvas.shape[0])
+    if right <= left or bottom <= top:
+        return
+    region = canvas[top:bottom, left:right]
     layer = region if opacity > 0.98 else region.copy()
-    a, b = (tuple(np.rint((point - low) * (1 << SUBPIXEL_BITS)).astype(int).tolist())
-            for point in (start, end))
-    if dot:
-        radius = int(round(max(width, 1.0) / 2 * (1 << SUBPIXEL_BITS)))
+    a = (round((start[0] - left) * SUBPIXELS), round((start[1] - top) * SUBPIXELS))
+    b = (round((end[0] - left) * SUBPIXELS), round((end[1] - top) * SUBPIXELS))
+    if start == end:
+        radius = round(max(width, 1.0) / 2 * SUBPIXELS)
         cv2.circle(layer, a, radius, colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
     else:
-        cv2.line(layer, a, b, colour, max(1, int(round(width))), cv2.LINE_AA, SUBPIXEL_BITS)
+        cv2.line(layer, a, b, colour, max(1, round(width)), cv2.LINE_AA, SUBPIXEL_BITS)
     if layer is not region:
         cv2.addWeighted(layer, opacity, region, 1.0 - opacity, 0.0, dst=region)

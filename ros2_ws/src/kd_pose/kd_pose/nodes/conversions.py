@@ -50,6 +50,11 @@ def stamp_nanoseconds(header: Header) -> int:
     return header.stamp.sec * NANOSECONDS + header.stamp.nanosec
 
 
+def duration_message(seconds: float) -> Duration:
+    whole, rest = divmod(round(seconds * NANOSECONDS), NANOSECONDS)
+    return Duration(sec=int(whole), nanosec=int(rest))
+
+
 def float_array(values: np.ndarray) -> array.array:
     """Numbers of any shape as a flat float32[] field."""
     result = array.array("f")
@@ -223,8 +228,7 @@ def markers_message(
 ) -> MarkerArray:
     """Box edges, axes and a label for every object, after a leading DELETEALL."""
     message = delete_all_message(header)
-    seconds, rest = divmod(round(lifetime_s * NANOSECONDS), NANOSECONDS)
-    lifetime = Duration(sec=int(seconds), nanosec=int(rest))
+    lifetime = duration_message(lifetime_s)
     for index, item in enumerate(frame.objects):
         for marker in _object_markers(item, class_names):
             marker.header, marker.lifetime = header, lifetime

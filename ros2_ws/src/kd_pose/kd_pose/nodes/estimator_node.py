@@ -1,9 +1,9 @@
 """What every estimator node has in common: lifecycle, inputs, worker, timing, diagnostics.
 
 The executor's callbacks only store messages (`inputs.py`, `sync.py`); one worker thread takes the
-newest complete frame, converts it, asks the estimator, and publishes. So a slow network makes
-results rarer, never older. A subclass says what is estimated through `load`, `check`, `apply`,
-`create_outputs`, `estimate`, `publish_results`, `publish_pictures` and `publish_cleared`.
+newest complete frame, converts it (`views.py`), asks the estimator, and publishes. So a slow
+network makes results rarer, never older. A subclass says what is estimated through `load`,
+`check`, `apply`, `create_outputs`, `estimate`, `publish_...` and `forget`.
 
 Notable: rclpy swallows exceptions of lifecycle callbacks, so each is wrapped, logged and turned
 into FAILURE, which leaves the node where it was. Every output has the header of its image.
@@ -15,8 +15,7 @@ import math
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,51 +28,36 @@ from rclpy.task import Future
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
-from kd_pose.camera import Camera
 from kd_pose.nodes import parameters
-from kd_pose.nodes.conversions import (
-    CameraReader,
-    detections_from_message,
-    float_array,
-    stamp_nanoseconds,
-    vision_msgs_available,
-)
-from kd_pose.nodes.diagnostics import OK, WARN, Diagnostics, Status
+from kd_pose.nodes.conversions import float_array, stamp_nanoseconds, vision_msgs_available
+from kd_pose.nodes.diagnostics import OK, Diagnostics, Status
 from kd_pose.nodes.health import Health, Rejected
-from kd_pose.nodes.images import ImageError, colour_from_compressed, colour_from_image
-from kd_pose.nodes.inputs import BOXES, CAMERA_INFO, Inputs
+from kd_pose.nodes.inputs import BOXES, CAMERA_INFO, DEPTH, Inputs
 from kd_pose.nodes.sync import Counters, Frame, FrameSync
-from kd_pose.results import STAGES, Detection2D
+from kd_pose.nodes.views import View, ViewReader
+from kd_pose.results import STAGES
 from kd_pose_msgs.msg import Timing
 
 RESULT_QOS = QoSProfile(depth=5)
 LATCHED_QOS = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 PICTURE_QOS = QoSProfile(depth=1)
-# Stages of kd_pose_msgs/Timing. wait: callback to worker; publish: result messages; draw: markers
-# and pictures, where somebody looks at them; capture_to_publish: image stamp to result.
-TIMING_STAGES = ("wait", "convert", *STAGES, "publish", "draw", "capture_to_publish")
 # Beyond this an image's stamp and the node's clock are not the same clock.
 COMPARABLE_AGE_S = 10.0
 WORKER_STOP_S = 60.0
-NOT_YET = {"publish_tf": "TF", "use_depth": "depth", "tracking.enable": "tracking"}
-
-
-@dataclass
-class View:
-    """An image ready for the estimator. boxes: None = find them yourself."""
-
-    header: Header
-    image: np.ndarray
-    channel_order: str
-    camera: Camera | None
-    boxes: list[Detection2D] | None
 
 
 class EstimatorNode(LifecycleNode):
     """Lifecycle node around one estimator; see the module's docstring."""
 
     TABLE: tuple[parameters.Param, ...] = parameters.COMMON
-    NEEDS_CAMERA = True
+    # Of the estimator, in the order in which they run. kd_pose_msgs/Timing has them between wait
+    # (callback to worker), convert and publish (result messages), draw (markers and pictures,
+    # where somebody looks at them), capture_to_publish (image stamp to result).
+    STAGES: tuple[str, ...] = STAGES
+    # Parameters for what this version does not have, and what that is.
+    NOT_YET: Mapping[str, str] = {"publish_tf": "TF"}
+    # The outputs that are vision_msgs.
+    STANDARD_OUTPUTS = "~/detections is"
 
     def __init__(self, name: str, **kwargs) -> None:
         super().__init__(name, **kwargs)
@@ -85,6 +69,7 @@ class EstimatorNode(LifecycleNode):
         self._worker: threading.Thread | None = None
         self._busy = threading.Lock()  # held while a frame is worked on
         self._enabled = True
+        self._forget_first = False  # before the next image
         self._outputs: list = []
         self.health = Health()
         parameters.declare(self, self.TABLE)
@@ -107,6 +92,10 @@ class EstimatorNode(LifecycleNode):
     def load(self, values: dict[str, Any]) -> Any:
         """The estimator, with `warm_up(n)`, `close()` and `description`."""
         raise NotImplementedError
+
+    def needs_camera(self, values: dict[str, Any]) -> bool:
+        """Whether images wait for their camera_info."""
+        return True
 
     def check(self, estimator: Any, values: dict[str, Any]) -> None:
         """Raise ValueError for values that contradict each other or the loaded model."""
@@ -132,6 +121,13 @@ class EstimatorNode(LifecycleNode):
 
     def publish_cleared(self) -> None:
         """Take down what would stay visible, e.g. markers."""
+
+    def forget(self) -> None:
+        """Drop what is remembered from image to image. Runs in the worker."""
+
+    def forget_before_next_image(self) -> None:
+        """Have `forget` called by the worker, so that nobody waits for the image in work."""
+        self._forget_first = True
 
     def output(self, kind: type, topic: str, qos: QoSProfile = RESULT_QOS):
         """A publisher that lives until clean-up."""
@@ -191,7 +187,7 @@ class EstimatorNode(LifecycleNode):
         self.estimator.warm_up(values["warmup_iterations"])
         self.values = values
         self.apply(values)
-        self._camera_reader = CameraReader(values["input_is_rectified"])
+        self._views = ViewReader(values, self.health)
         self._diagnostics.period_s = values["diagnostics.period_s"]
         self._timing = self.output(Timing, "~/timing")
         self.create_outputs()
@@ -199,7 +195,7 @@ class EstimatorNode(LifecycleNode):
 
     def _check_features(self, values: dict[str, Any]) -> None:
         """Raise ValueError for what this version or this machine does not have."""
-        for name, feature in NOT_YET.items():
+        for name, feature in self.NOT_YET.items():
             if values[name]:
                 raise ValueError(
                     f"{name} is true, but {feature} is not yet in this version of kd_pose: "
@@ -213,25 +209,30 @@ class EstimatorNode(LifecycleNode):
                 "roi_source is topic, which needs the package vision_msgs, and that is not "
                 "installed (apt install ros-<distro>-vision-msgs); or set roi_source to detector"
             )
-        loss = "~/detections and ~/vision_info are not published"
+        loss = f"{self.STANDARD_OUTPUTS} not published"
         if not self.health.missing:
             self.get_logger().warning(f"vision_msgs is not installed: {loss}")
         self.health.missing = {"vision_msgs": loss}
 
     def _activate(self) -> None:
-        exact, latest = (), ()
-        if self.NEEDS_CAMERA and self.values["camera_info_sync"] == "latest":
+        exact, latest, tolerance_ns = (), (), {}
+        camera = self.needs_camera(self.values)
+        if camera and self.values["camera_info_sync"] == "latest":
             latest += (CAMERA_INFO,)
-        elif self.NEEDS_CAMERA:
+        elif camera:
             exact += (CAMERA_INFO,)
         if self.values["roi_source"] == "topic":
             exact += (BOXES,)
-        self._sync = FrameSync(exact, latest, self.values["sync_timeout_s"])
+        if self.values["use_depth"]:
+            exact += (DEPTH,)
+            tolerance_ns[DEPTH] = round(1e9 * self.values["depth_tolerance_s"])
+        self._sync = FrameSync(exact, latest, self.values["sync_timeout_s"], tolerance_ns)
         self.health.reset()
+        self.forget_before_next_image()
         self.publish_latched()
         self._worker = threading.Thread(target=self._work, args=(self._sync,), daemon=True)
         self._worker.start()
-        self._inputs = Inputs(self, self._sync, self.values, self.NEEDS_CAMERA)
+        self._inputs = Inputs(self, self._sync, self.values, camera)
         self._inputs.paused = not self._enabled
 
     def _deactivate(self) -> None:
@@ -283,7 +284,7 @@ class EstimatorNode(LifecycleNode):
             if configured:
                 self.check(self.estimator, values)
                 self.apply(values)
-                self.values = values
+                self.values = self._views.values = values
                 self._sync.timeout_s = values["sync_timeout_s"]
         except Exception as error:
             return SetParametersResult(successful=False, reason=str(error))
@@ -310,6 +311,7 @@ class EstimatorNode(LifecycleNode):
         self.get_logger().warning("time jumped backwards or its source changed: starting afresh")
         self._sync.clear(counters=True)
         self.health.reset()
+        self.forget_before_next_image()
 
     # --- worker --------------------------------------------------------------------------------
 
@@ -334,7 +336,10 @@ class EstimatorNode(LifecycleNode):
 
     def _process(self, sync: FrameSync, frame: Frame) -> None:
         started = time.perf_counter()
-        view = self._view(frame)
+        if self._forget_first:
+            self._forget_first = False
+            self.forget()
+        view = self._views.read(frame, self.get_clock().now().nanoseconds)
         converted = time.perf_counter()
         result = self.estimate(view)
         estimated = time.perf_counter()
@@ -355,57 +360,15 @@ class EstimatorNode(LifecycleNode):
         self.health.processing.add(1e3 * (published - started))
         self.health.latency.add(age_ms)
 
-    def _view(self, frame: Frame) -> View:
-        """Convert and check a frame; raises Rejected."""
-        message = frame.image
-        limit = self.values["max_image_age_s"]
-        if limit:
-            age = 1e-9 * (self.get_clock().now().nanoseconds - frame.stamp)
-            if age > limit:
-                raise Rejected("input", f"the image is {age:.2f} s old, max_image_age_s is "
-                               f"{limit}", WARN)
-        try:
-            if self.values["image_transport"] == "compressed":
-                image, order = colour_from_compressed(message)
-            else:
-                image, order = colour_from_image(message)
-        except ImageError as error:
-            raise Rejected("input", str(error)) from error
-        info, boxes = frame.partners.get(CAMERA_INFO), frame.partners.get(BOXES)
-        camera = None if info is None else self._camera(info, image)
-        return View(message.header, image, order, camera,
-                    None if boxes is None else detections_from_message(boxes))
-
-    def _camera(self, info, image: np.ndarray) -> Camera:
-        try:
-            camera = self._camera_reader.read(info)
-        except ValueError as error:
-            raise Rejected("calibration", f"camera_info cannot be used: {error}") from error
-        if not camera.is_calibrated:
-            field = "P[0]" if self.values["input_is_rectified"] else "K[0]"
-            raise Rejected("calibration", f"{field} of camera_info is 0: the camera is not "
-                           "calibrated, so there are no poses; calibrate it")
-        height, width = image.shape[:2]
-        if (camera.width, camera.height) != (width, height):
-            raise Rejected(
-                "calibration",
-                f"the image is {width}x{height}, but its camera_info describes "
-                f"{camera.width}x{camera.height}: publish the camera_info of this very image",
-            )
-        self.health.calibration = Status(OK, "calibrated", {
-            "focal length px": f"{camera.K[0, 0]:.2f} {camera.K[1, 1]:.2f}",
-            "size": f"{width}x{height}", "distortion": camera.model,
-        })
-        return camera
-
     def _comparable_age(self, header: Header) -> float:
         """Milliseconds since the image's stamp; NaN where that is no time of the node's clock."""
         age = 1e-9 * (self.get_clock().now().nanoseconds - stamp_nanoseconds(header))
         return 1e3 * age if 0.0 <= age < COMPARABLE_AGE_S else math.nan
 
     def _publish_timing(self, header: Header, ms: dict[str, float], counters: Counters) -> None:
-        values = np.array([ms.get(stage, 0.0) for stage in TIMING_STAGES])
-        message = Timing(header=header, stages=TIMING_STAGES, ms=float_array(values))
+        stages = ("wait", "convert", *self.STAGES, "publish", "draw", "capture_to_publish")
+        values = np.array([ms.get(stage, 0.0) for stage in stages])
+        message = Timing(header=header, stages=stages, ms=float_array(values))
         for name in vars(counters):
             setattr(message, name, getattr(counters, name))
         self._timing.publish(message)
@@ -421,6 +384,8 @@ class EstimatorNode(LifecycleNode):
         return self.health.judge_rejections(status)
 
     def _calibration_status(self) -> Status:
+        if self._inputs is not None and not self.needs_camera(self.values):
+            return Status(OK, "no camera_info is needed")
         return self.health.calibration
 
     def _inference_status(self) -> Status:

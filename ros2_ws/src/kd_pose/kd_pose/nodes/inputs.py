@@ -22,7 +22,9 @@ from kd_pose.nodes.conversions import stamp_nanoseconds
 from kd_pose.nodes.diagnostics import ERROR, OK, WARN, Status
 from kd_pose.nodes.sync import IMAGE, FrameSync
 
-CAMERA_INFO, BOXES = "camera_info", "boxes"
+CAMERA_INFO, BOXES, DEPTH = "camera_info", "boxes", "depth"
+# What helps where a topic's stamps are not those of the images.
+REMEDIES = {CAMERA_INFO: "camera_info_sync to latest", DEPTH: "depth_tolerance_s higher"}
 
 
 class Topic:
@@ -54,6 +56,8 @@ class Inputs:
         self._subscriptions: list = []
         if camera:
             self.topics.append(Topic(CAMERA_INFO, CameraInfo, depth=5))
+        if values["use_depth"]:
+            self.topics.append(Topic(DEPTH, Image, depth=5))
         if values["roi_source"] == "topic":
             from vision_msgs.msg import Detection2DArray
 
@@ -143,10 +147,12 @@ class Inputs:
         waiting = self._sync.counters.unsynced
         if flowing and waiting and self._sync.counters.processed == 0:
             names = ", ".join(missing) or CAMERA_INFO
+            advice = "".join(f", or set {setting}" for name, setting in REMEDIES.items()
+                             if name in names)
             status.worsen(
                 WARN,
                 f"no image has found a {names} with the same stamp ({waiting} given up): publish "
-                "both with one stamp, or set camera_info_sync to latest",
+                f"them with one stamp{advice}",
             )
         for name in vars(self._sync.counters):
             status.values[name] = getattr(self._sync.counters, name)

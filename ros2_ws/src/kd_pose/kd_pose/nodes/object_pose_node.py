@@ -12,9 +12,10 @@ from visualization_msgs.msg import MarkerArray
 
 from kd_pose.drawing import draw_objects
 from kd_pose.nodes import conversions, parameters
-from kd_pose.nodes.estimator_node import LATCHED_QOS, PICTURE_QOS, EstimatorNode, View
+from kd_pose.nodes.estimator_node import LATCHED_QOS, PICTURE_QOS, EstimatorNode
 from kd_pose.nodes.images import compressed_message, image_message
 from kd_pose.nodes.process import run
+from kd_pose.nodes.views import View
 from kd_pose.object_pose import ObjectPoseEstimator, ObjectPoseOptions
 from kd_pose.results import ObjectPoseFrame
 from kd_pose_msgs.msg import ObjectInfoArray, ObjectPoseArray
@@ -24,6 +25,8 @@ class ObjectPoseNode(EstimatorNode):
     """Lifecycle node around `ObjectPoseEstimator`."""
 
     TABLE = parameters.OBJECT_POSE
+    NOT_YET = {**EstimatorNode.NOT_YET, "use_depth": "depth", "tracking.enable": "tracking"}
+    STANDARD_OUTPUTS = "~/detections and ~/vision_info are"
 
     def __init__(self, **kwargs) -> None:
         super().__init__("object_pose", **kwargs)

@@ -91,19 +91,15 @@ COMMON: tuple[Param, ...] = (
     Param("warmup_iterations", 3, "Runs on an empty image while configuring.", 0, 50),
     Param("image_transport", "raw", "raw: topic image; compressed: topic image/compressed.",
           choices=("raw", "compressed")),
-    Param("roi_source", "detector", "Where regions come from: the built-in detector, or the topic "
-          "boxes (vision_msgs/Detection2DArray).", choices=("detector", "topic")),
     Param("camera_info_sync", "exact", "exact: camera_info must have the image's stamp; latest: "
           "the last one counts.", choices=("exact", "latest")),
     Param("input_is_rectified", False, "Images are rectified: P of camera_info is used, not K "
           "and D."),
-    Param("sync_timeout_s", 1.0, "An image whose camera_info or boxes have not come after this "
-          "long is given up.", 0.05, 60.0, dynamic=True),
+    Param("sync_timeout_s", 1.0, "An image whose camera_info, depth or boxes have not come "
+          "after this long is given up.", 0.05, 60.0, dynamic=True),
     Param("max_image_age_s", 0.0, "Images older than this are rejected; 0: never.", 0.0, 3600.0,
           dynamic=True),
-    Param("use_depth", False, "Use the topic depth. Not in this version."),
     Param("publish_tf", False, "Publish tracked objects on /tf. Not in this version."),
-    Param("tracking.enable", False, "Track over time. Not in this version."),
     Param("markers.lifetime_s", 0.5, "Markers vanish after this long; 0: never.", 0.0, 60.0,
           dynamic=True),
     Param("annotate.jpeg_quality", 85, "JPEG quality of ~/image_annotated/compressed.", 1, 100,
@@ -118,6 +114,10 @@ COMMON: tuple[Param, ...] = (
 )
 
 OBJECT_POSE: tuple[Param, ...] = COMMON + (
+    Param("roi_source", "detector", "Where regions come from: the built-in detector, or the topic "
+          "boxes (vision_msgs/Detection2DArray).", choices=("detector", "topic")),
+    Param("use_depth", False, "Use the topic depth. Not in this version."),
+    Param("tracking.enable", False, "Track over time. Not in this version."),
     Param("target_objects", (), "Names of the objects to look for; empty: all that the model "
           "knows.", dynamic=True),
     Param("primary_target", "", "Object whose best instance is published on ~/target_pose; "
@@ -131,6 +131,48 @@ OBJECT_POSE: tuple[Param, ...] = COMMON + (
           4, 1000, dynamic=True),
     Param("max_reprojection_error_px", 6.0, "How far a vote or pixel may be from the pose that "
           "explains it, in pixels of the network's input.", 0.1, 100.0, dynamic=True),
+)
+
+WHOLEBODY_POSE: tuple[Param, ...] = COMMON + (
+    Param("roi_source", "tracks", "Where people are looked for. tracks: where those of the last "
+          "image are, with the detector now and then; detector: where it finds them, in every "
+          "image; topic: in boxes (vision_msgs/Detection2DArray, class_id person).",
+          choices=("tracks", "detector", "topic")),
+    Param("detector_every_n", 10, "With roi_source tracks: the detector runs every so many "
+          "images, while nobody is tracked, and when somebody was not found.", 1, 1000,
+          dynamic=True),
+    Param("detector_score_threshold", 0.0, "Boxes below are not used; 0: the detector's own "
+          "threshold.", 0.0, 1.0, dynamic=True),
+    Param("max_people", 20, "People per image at most.", 1, 200, dynamic=True),
+    Param("person_score_threshold", 0.0, "People with a lower score are left out.", 0.0, 1.0,
+          dynamic=True),
+    Param("keypoint_score_threshold", 0.3, "Keypoints below are not drawn, not lifted to 3-D and "
+          "do not count for tracking; ~/people has them all the same.", 0.0, 1.0, dynamic=True),
+    Param("duplicate_oks", 0.9, "Of two people whose keypoints are more alike (OKS) one is left "
+          "out; 1: nobody is.", 0.0, 1.0, dynamic=True),
+    Param("use_depth", False, "Use the topic depth (16UC1 or 32FC1, registered to the image) for "
+          "keypoints in metres; needs camera_info."),
+    Param("depth_scale", 0.001, "Metres per unit of a 16UC1 depth image.", 0.000001, 1.0,
+          dynamic=True),
+    Param("depth_max_m", 15.0, "Depths beyond count as unknown.", 0.2, 1000.0, dynamic=True),
+    Param("depth_tolerance_s", 0.01, "How far the stamp of a depth image may be from that of its "
+          "image; 0: equal.", 0.0, 1.0),
+    Param("tracking.enable", True, "Follow people over time: ids and states."),
+    Param("tracking.confirm_frames", 3, "Sightings until a person is TRACKED.", 1, 1000,
+          dynamic=True),
+    Param("tracking.max_coast_s", 0.5, "How long a person who is not seen is kept, COASTING, "
+          "before it is LOST.", 0.0, 60.0, dynamic=True),
+    Param("tracking.min_overlap", 0.1, "People who overlap less with where a track is expected "
+          "are somebody else.", 0.0, 1.0, dynamic=True),
+    Param("smoothing.enable", False, "Smooth keypoints of tracked people (One Euro filter).",
+          dynamic=True),
+    Param("smoothing.min_cutoff_hz", 1.0, "Cutoff at rest; lower is calmer.", 0.001, 1000.0,
+          dynamic=True),
+    Param("smoothing.beta", 10.0, "How fast the cutoff grows with speed, in Hz per person size "
+          "(or metre) and second; higher lags less.", 0.0, 10000.0, dynamic=True),
+    Param("smoothing.derivative_cutoff_hz", 1.0, "Cutoff of the speed itself.", 0.001, 1000.0,
+          dynamic=True),
+    Param("annotate.labels", True, "Write ids on ~/image_annotated.", dynamic=True),
 )
 
 

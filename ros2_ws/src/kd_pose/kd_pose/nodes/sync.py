@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,8 @@ class Counters:
     """Images since activation; see kd_pose_msgs/Timing.
 
     received: by the node. processed: results were published. replaced: a newer one was complete
-    before the worker was free. unsynced: camera_info or boxes did not come. rejected: unusable.
+    before the worker was free. unsynced: camera_info, depth or boxes did not come. rejected:
+    unusable.
     """
 
     received: int = 0
@@ -47,12 +49,14 @@ class FrameSync:
     """Joins each image with one message of every partner topic; keeps the newest complete frame.
 
     exact: partner topics matched by equal stamp. latest: partner topics of which the last message
-    counts, whatever its stamp. Thread-safe.
+    counts, whatever its stamp. tolerance_ns: by exact topic, how far its stamp may be off; the
+    nearest one that is there counts. Thread-safe.
     """
 
     def __init__(self, exact: tuple[str, ...] = (), latest: tuple[str, ...] = (),
-                 timeout_s: float = 1.0) -> None:
+                 timeout_s: float = 1.0, tolerance_ns: Mapping[str, int] | None = None) -> None:
         self.timeout_s = timeout_s
+        self._tolerance = dict(tolerance_ns or {})
         self.counters = Counters()
         self.missing: dict[str, int] = {}
         self._exact = {name: OrderedDict() for name in exact}
@@ -124,9 +128,20 @@ class FrameSync:
             self._condition.notify_all()
 
     def _partners(self, stamp: int) -> dict[str, Any]:
-        found = {name: kept.get(stamp) for name, kept in self._exact.items()}
+        found = {}
+        for name, kept in self._exact.items():
+            near = self._nearest(name, stamp)
+            found[name] = None if near is None else kept[near]
         found.update(self._latest)
         return found
+
+    def _nearest(self, name: str, stamp: int) -> int | None:
+        """Stamp of the message of an exact topic that belongs to an image, if it is there."""
+        kept, tolerance = self._exact[name], self._tolerance.get(name, 0)
+        if stamp in kept or not kept or not tolerance:
+            return stamp if stamp in kept else None
+        near = min(kept, key=lambda other: abs(other - stamp))
+        return near if abs(near - stamp) <= tolerance else None
 
     def _complete(self) -> None:
         """Make the newest image that has all its partners ready; older ones are passed over."""
@@ -153,10 +168,10 @@ class FrameSync:
 
         The one just used stays, for a second image with the same stamp.
         """
-        for kept in self._exact.values():
-            if stamp in kept:
-                while next(iter(kept)) != stamp:
-                    kept.popitem(last=False)
+        for name, kept in self._exact.items():
+            near = self._nearest(name, stamp)
+            while near is not None and next(iter(kept)) != near:
+                kept.popitem(last=False)
 
     def _give_up(self, frame: Frame) -> None:
         """A waiting image that newer ones overtook: replaced if complete, else unsynced."""

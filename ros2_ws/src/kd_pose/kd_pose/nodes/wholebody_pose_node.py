@@ -1,0 +1,183 @@
+"""`wholebody_pose`: camera images in, people with 133 keypoints out."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from std_srvs.srv import Trigger
+from visualization_msgs.msg import MarkerArray
+
+from kd_pose.lifting import LiftingOptions
+from kd_pose.nodes import conversions, parameters, people_messages
+from kd_pose.nodes.estimator_node import LATCHED_QOS, PICTURE_QOS, EstimatorNode
+from kd_pose.nodes.images import compressed_message, image_message
+from kd_pose.nodes.process import run
+from kd_pose.nodes.views import View
+from kd_pose.people_stream import STREAM_STAGES, PeopleStream, StreamOptions
+from kd_pose.results import PeopleFrame
+from kd_pose.skeleton_drawing import draw_frame
+from kd_pose.smoothing import SmoothingOptions
+from kd_pose.tracking import TrackingOptions
+from kd_pose.wholebody_pose import WholebodyPoseEstimator, WholebodyPoseOptions
+from kd_pose_msgs.msg import SkeletonInfo, WholebodyPoseArray
+
+
+class WholebodyPoseNode(EstimatorNode):
+    """Lifecycle node around `PeopleStream` and its `WholebodyPoseEstimator`."""
+
+    TABLE = parameters.WHOLEBODY_POSE
+    STAGES = STREAM_STAGES
+
+    def __init__(self, **kwargs) -> None:
+        self._stream: PeopleStream | None = None
+        super().__init__("wholebody_pose", **kwargs)
+        self.create_service(Trigger, "~/reset_tracking", self._on_reset_tracking)
+
+    def load(self, values: dict[str, Any]) -> WholebodyPoseEstimator:
+        if not values["model_path"]:
+            raise ValueError("model_path is empty: give the .onnx file of a whole-body model")
+        from_topic = values["roi_source"] == "topic"
+        if not from_topic and not values["detector_path"]:
+            raise ValueError(
+                "detector_path is empty: give the .onnx file of a person detector, or set "
+                "roi_source to topic and publish boxes"
+            )
+        return WholebodyPoseEstimator(
+            values["model_path"],
+            None if from_topic else values["detector_path"],
+            backend=values["backend"],
+            device=values["device"],
+            precision=values["precision"],
+            threads=values["threads"],
+        )
+
+    def needs_camera(self, values: dict[str, Any]) -> bool:
+        return values["use_depth"]
+
+    def check(self, estimator: WholebodyPoseEstimator, values: dict[str, Any]) -> None:
+        _estimator_options(values)
+        _stream_options(values)
+
+    def apply(self, values: dict[str, Any]) -> None:
+        self.estimator.options = _estimator_options(values)
+        options = _stream_options(values)
+        if self._stream is None or self._stream.estimator is not self.estimator:
+            self._stream = PeopleStream(self.estimator, options)
+        self._stream.options = options
+
+    def create_outputs(self) -> None:
+        self._people = self.output(WholebodyPoseArray, "~/people")
+        self._picture = self.output(Image, "~/image_annotated", PICTURE_QOS)
+        self._jpeg = self.output(CompressedImage, "~/image_annotated/compressed", PICTURE_QOS)
+        self._skeleton = self.output(SkeletonInfo, "~/skeleton_info", LATCHED_QOS)
+        self._markers = self._detections = None
+        if self.needs_camera(self.values):
+            self._markers = self.output(MarkerArray, "~/markers")
+        if self.has_vision_msgs:
+            from vision_msgs.msg import Detection2DArray
+
+            self._detections = self.output(Detection2DArray, "~/detections")
+
+    def publish_latched(self) -> None:
+        # The one output that belongs to no image.
+        header = Header(stamp=self.get_clock().now().to_msg())
+        self._skeleton.publish(people_messages.skeleton_message(header))
+
+    def estimate(self, view: View) -> PeopleFrame:
+        return self._stream.estimate(
+            view.image, 1e-9 * view.stamp_ns, channel_order=view.channel_order, boxes=view.boxes,
+            depth=view.depth, camera=view.camera)
+
+    def publish_results(self, view: View, result: PeopleFrame) -> None:
+        height, width = view.image.shape[:2]
+        self._people.publish(
+            people_messages.people_message(result, view.header, (width, height)))
+        if self._detections is not None:
+            self._detections.publish(people_messages.person_boxes_message(result, view.header))
+
+    def publish_pictures(self, view: View, result: PeopleFrame) -> None:
+        if self._markers is not None and self._markers.get_subscription_count():
+            self._markers.publish(people_messages.people_markers_message(
+                result, view.header, self.values["markers.lifetime_s"]))
+        raw, jpeg = self._picture.get_subscription_count(), self._jpeg.get_subscription_count()
+        if not (raw or jpeg):
+            return
+        order = view.channel_order
+        image = draw_frame(view.image, result, order, self.values["keypoint_score_threshold"],
+                           self.values["annotate.labels"])
+        if raw:
+            self._picture.publish(image_message(image, view.header, f"{order}8"))
+        if jpeg:
+            quality = self.values["annotate.jpeg_quality"]
+            self._jpeg.publish(compressed_message(image, view.header, order, quality))
+
+    def publish_cleared(self) -> None:
+        if self._markers is not None:
+            header = Header(stamp=self.get_clock().now().to_msg())
+            self._markers.publish(conversions.delete_all_message(header))
+
+    def forget(self) -> None:
+        self._stream.reset()
+
+    def _on_reset_tracking(self, request: Trigger.Request, response: Trigger.Response
+                           ) -> Trigger.Response:
+        response.success = self.estimator is not None and self.values["tracking.enable"]
+        if response.success:
+            self.forget_before_next_image()
+            response.message = "everybody is new from the next image on"
+        elif self.estimator is None:
+            response.message = "the node is not configured"
+        else:
+            response.message = "tracking.enable is false: there are no tracks"
+        return response
+
+
+def _estimator_options(values: dict[str, Any]) -> WholebodyPoseOptions:
+    """0 as the detector's threshold stands for its own."""
+    return WholebodyPoseOptions(
+        detector_score_threshold=values["detector_score_threshold"] or None,
+        max_people=values["max_people"],
+        person_score_threshold=values["person_score_threshold"],
+        duplicate_oks=values["duplicate_oks"],
+    )
+
+
+def _stream_options(values: dict[str, Any]) -> StreamOptions:
+    """Raises ValueError that names the parameter."""
+    from_tracks, sure = values["roi_source"] == "tracks", values["keypoint_score_threshold"]
+    if not values["tracking.enable"]:
+        if from_tracks:
+            raise ValueError("roi_source is tracks, which needs tracking.enable; set roi_source "
+                             "to detector or topic")
+        if values["smoothing.enable"]:
+            raise ValueError("smoothing.enable needs tracking.enable")
+    tracking = TrackingOptions(
+        min_keypoint_score=sure,
+        min_overlap=values["tracking.min_overlap"],
+        confirm_frames=values["tracking.confirm_frames"],
+        max_coast_s=values["tracking.max_coast_s"],
+    )
+    smoothing = SmoothingOptions(
+        min_cutoff_hz=values["smoothing.min_cutoff_hz"],
+        beta=values["smoothing.beta"],
+        derivative_cutoff_hz=values["smoothing.derivative_cutoff_hz"],
+    )
+    return StreamOptions(
+        tracking=tracking if values["tracking.enable"] else None,
+        smoothing=smoothing if values["smoothing.enable"] else None,
+        lifting=LiftingOptions(min_keypoint_score=sure, max_depth_m=values["depth_max_m"]),
+        boxes_from_tracks=from_tracks,
+        detector_every_n=values["detector_every_n"],
+    )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the `wholebody_pose` executable; returns the exit code."""
+    return run(WholebodyPoseNode, "wholebody_pose", args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
