@@ -12,8 +12,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMAND_MODULES = ("make_objects", "synth_objects", "synth_people", "train", "export", "evaluate",
-                   "experiment", "bop_score", "check_data", "import_model")
+COMMAND_MODULES = ("make_objects", "synth_objects", "synth_people", "train", "distill_chain",
+                   "export", "evaluate", "experiment", "bop_score", "check_data", "import_model")
 
 _EPILOG = """\
 from meshes to a model on a robot:
@@ -25,6 +25,9 @@ from meshes to a model on a robot:
 
 people with 133 keypoints:
   kd-pose-train synth-people --help           render them into a COCO-WholeBody training set
+  kd-pose-train train config/training/wholebody_people.yaml -o runs/people
+  kd-pose-train distill-chain --help          a large network teaches smaller ones, in two stages
+  kd-pose-train evaluate --help               AP and AR of body, feet, face and hands
   kd-pose-train import --help                 make published RTMPose, DWPose, YOLOX files ready
 
 public data sets (LINEMOD, LM-O, YCB-V):

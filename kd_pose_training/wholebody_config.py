@@ -117,9 +117,18 @@ class WholebodyOptim(OptimConfig):
 
 @dataclass(frozen=True)
 class WholebodyTrainer(TrainerConfig):
-    """:class:`TrainerConfig` with the published averaging."""
+    """:class:`TrainerConfig` with the published averaging.
+
+    ``epochs``: length of the run as passes over the people; ``iterations`` is then filled in from
+    the data. 0: ``iterations`` says.
+    """
 
     ema_decay: float = 0.9998
+    epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(0.0 <= self.epochs <= 1e6, "epochs", self.epochs, "0 to 1e+06")
 
 
 @dataclass(frozen=True)

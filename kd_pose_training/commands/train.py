@@ -17,9 +17,16 @@ examples:
   kd-pose-train train config/training/object_detector.yaml -o runs/detector \\
       --set trainer.iterations=5000 --set optim.lr=5e-4
   kd-pose-train train config/training/object_student.yaml -o runs/student --resume
+  kd-pose-train train config/training/wholebody_people.yaml -o runs/people
+  kd-pose-train train config/training/wholebody_stage1.yaml -o runs/stage1 \\
+      --set distill.teacher=rtmpose-x.pth --set model.size=rtmpose_m
+  kd-pose-train train config/training/wholebody_stage2.yaml -o runs/stage2 \\
+      --set distill.teacher=runs/stage1/last.pt --set model.size=rtmpose_m
   torchrun --nproc-per-node 2 -m kd_pose_training.cli train config/... -o runs/two
   tensorboard --logdir runs
 
+The recipe's key `task` says what is trained: object_votes, object_codes and object_detector learn
+from BOP folders, wholebody from people in COCO-WholeBody's or UBody's layout (docs/wholebody.md).
 Ctrl-C saves a checkpoint and stops; --resume goes on exactly where it was.
 """
 
@@ -27,8 +34,8 @@ Ctrl-C saves a checkpoint and stops; --resume goes on exactly where it was.
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand ``train``."""
     parser = subparsers.add_parser(
-        "train", help="train a network on BOP folders", epilog=_EPILOG,
-        description="Train a network (poses or detector) as a configuration file says.",
+        "train", help="train a network on BOP folders or annotated people", epilog=_EPILOG,
+        description="Train a network (poses, detector or whole body) as a recipe says.",
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="YAML file, see config/training/")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER",

@@ -6,6 +6,7 @@ What a task brings (data, network, losses, teacher) comes as :class:`RunParts` f
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,12 +79,53 @@ def train(config: Recipe, output_dir: str | Path, resume: bool = False) -> Path:
                           num_workers=config.data.num_workers, validate=validate, best=parts.best,
                           sampler=parts.sampler)
         last = folder / checkpoint.LAST
+        done = 0
         if resume and last.exists():
-            check_same_run(parts.header, checkpoint.load_checkpoint(last), last, parts.fixed)
+            state = checkpoint.load_checkpoint(last)
+            check_same_run(parts.header, state, last, parts.fixed)
             trainer.resume(last)
+            done = state["iteration"]
         if world.is_main:
             strict.save(config, folder / "config.yaml")
-        return trainer.run()
+        # A finished run stays as it is to the byte: others may have learnt from it.
+        return last if done == config.trainer.iterations else trainer.run()
+
+
+def finished(folder: str | Path, config: Recipe) -> bool:
+    """Whether a folder holds the end of a run, looking at nothing but its checkpoint.
+
+    Raises:
+        ValueError: the run there is one of other settings, or its checkpoint cannot be read.
+    """
+    last = Path(folder) / checkpoint.LAST
+    if not last.is_file():
+        return False
+    state = checkpoint.load_checkpoint(last)
+    if state["iteration"] < state["iterations"]:
+        return False
+    filled_in = state["config"]["trainer"]["iterations"]
+    if getattr(config.trainer, "epochs", 0):
+        config = dataclasses.replace(
+            config, trainer=dataclasses.replace(config.trainer, iterations=filled_in))
+    check_same_run({"config": strict.to_dict(config)}, state, last, {})
+    return True
+
+
+def train_to_end(config: Recipe, folder: str | Path) -> Path:
+    """Train into a folder, or go on with what is there; returns the last checkpoint.
+
+    Raises:
+        KeyboardInterrupt: a signal stopped the training; its checkpoint is there.
+        ValueError: as :func:`train`.
+    """
+    folder = Path(folder)
+    if finished(folder, config):
+        return folder / checkpoint.LAST
+    last = train(config, folder, resume=folder.is_dir())
+    state = checkpoint.load_checkpoint(last)
+    if state["iteration"] < state["iterations"]:
+        raise KeyboardInterrupt(f"{folder}: stopped at iteration {state['iteration']}")
+    return last
 
 
 def _bring(config: Recipe, world: distributed.World) -> RunParts:

@@ -6,6 +6,7 @@ what the seed gives.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,7 @@ def bring(config: WholebodyTrainConfig) -> RunParts:
     """
     task = build_task(config)
     people = open_people(config.data.train, config.data.check_images)
+    config = resolve(config, len(people))
     stages = {"strong": config.augment.strong, "weak": config.augment.weak}
     train_set = person_set(config.data, people, augment=stages)
     stage = stage_schedule(config.trainer.iterations, config.augment.weak_share)
@@ -50,6 +52,15 @@ def bring(config: WholebodyTrainConfig) -> RunParts:
         header["teacher"] = fingerprint(find_checkpoint(config.distill.teacher))
     return RunParts(config, task, train_set, collate, header, _val_set(config.data),
                     best="keypoints", sampler=person_sampler(people, stage), fixed=FIXED)
+
+
+def resolve(config: WholebodyTrainConfig, people: int) -> WholebodyTrainConfig:
+    """Fill in the number of iterations of a run that is told in epochs."""
+    trainer = config.trainer
+    if not trainer.epochs:
+        return config
+    iterations = max(1, round(trainer.epochs * people / trainer.batch_size))
+    return dataclasses.replace(config, trainer=dataclasses.replace(trainer, iterations=iterations))
 
 
 def person_set(data: PeopleData, people: Any, augment: dict | None = None) -> PersonDataset:

@@ -1,0 +1,181 @@
+"""``kd-pose-train evaluate`` and ``export`` for whole bodies: boxes, tables, files, mistakes."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from helpers.wholebody_folder import (
+    BOX,
+    SIZE_WH,
+    annotation_path,
+    change_annotations,
+    write_people,
+)
+from kd_pose.crop import GREY
+from kd_pose.results import Detection2D
+from kd_pose.simcc import SimccCodec
+from kd_pose.wholebody_keypoints import COUNT
+from kd_pose_training import cli
+from kd_pose_training.data.person_batch import Encoding
+from kd_pose_training.evaluation import wholebody_score
+from kd_pose_training.evaluation.oks import SCORED
+from kd_pose_training.evaluation.wholebody import read_truth
+from kd_pose_training.evaluation.wholebody_model import ScoredModel, open_scored
+from kd_pose_training.evaluation.wholebody_results import PersonEstimates, read_results
+from kd_pose_training.models.simcc_net import build_simcc_net
+
+torch.set_num_threads(1)
+CODEC = SimccCodec((48, 64))
+KEYS = ("keypoints", "foot_kpts", "face_kpts", "lefthand_kpts", "righthand_kpts")
+CENTRE = (44.5, 59.5)  # of BOX, in pixel centres
+
+
+def all_at_the_centre(item):
+    for key in KEYS:
+        item[key] = [*CENTRE, 2.0] * (len(item[key]) // 3)
+
+
+def middle_of_the_crop(crops):
+    """A "network" that is sure of the middle of every crop."""
+    logits = [np.zeros((len(crops), COUNT, bins), np.float32) for bins in CODEC.bins]
+    for axis in logits:
+        axis[..., axis.shape[2] // 2 - 1] = 1.0
+    return tuple(logits)
+
+
+@pytest.fixture
+def people(tmp_path):
+    """Three pictures; all points of a person are in the middle of the box."""
+    root = write_people(tmp_path / "people", 1, 3)
+    change_annotations(root, all_at_the_centre, "val")
+    return root
+
+
+@pytest.fixture
+def perfect(monkeypatch):
+    model = ScoredModel(middle_of_the_crop, Encoding(CODEC), 1.25, GREY, "the middle")
+    monkeypatch.setattr("kd_pose_training.evaluation.wholebody_model.open_scored",
+                        lambda *arguments, **options: model)
+    monkeypatch.setattr("kd_pose_training.recipe.task_of", lambda path: "wholebody")
+
+
+def evaluate(people, out, *more, model="run"):
+    return cli.main(["evaluate", str(model), "--data", f"{people}:val", "-o", str(out), *more])
+
+
+def summary(out, kind="oracle"):
+    return json.loads((out / "report.json").read_text())["summary"][kind]
+
+
+def test_annotated_boxes(people, perfect, tmp_path, capsys):
+    assert evaluate(people, tmp_path / "out") == 0
+    found = summary(tmp_path / "out")
+    assert (found["pictures"], found["people"], found["boxes"]) == (3, 3, 3)
+    for part in ("body", "foot", "face", "hand", "wholebody"):
+        assert found[part]["AP"] == found[part]["AR"] == 1.0
+        assert found[part]["AP_L"] is None  # 3000 square pixels are medium
+    assert "wholebody" in capsys.readouterr().out
+    estimates = read_results(tmp_path / "out/results_oracle.json")
+    assert np.allclose(estimates.xy, CENTRE, atol=0.4)  # half a bin, seen from the picture
+    sheet = cv2.imread(str(tmp_path / "out/people_oracle.jpg"))
+    assert sheet.shape[1] == 4 * 420
+
+
+def test_boxes_of_a_file_miss_somebody(people, perfect, tmp_path):
+    boxes = [{"image_id": 1, "category_id": 1, "bbox": BOX, "score": 0.9},
+             {"image_id": 2, "category_id": 1, "bbox": BOX, "score": 0.8},
+             {"image_id": 2, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.1},
+             {"image_id": 77, "category_id": 1, "bbox": BOX, "score": 0.9}]
+    (tmp_path / "boxes.json").write_text(json.dumps(boxes))
+    assert evaluate(people, tmp_path / "out", "--boxes", str(tmp_path / "boxes.json"),
+                    "--no-flip-test") == 0
+    found = summary(tmp_path / "out", "file")
+    assert found["estimates"] == 3
+    # two of three found, the wrong box comes last: precision 1 up to recall 2/3 (67 of 101 places)
+    assert found["wholebody"]["AR"] == pytest.approx(2 / 3, abs=1e-6)
+    assert found["wholebody"]["AP"] == pytest.approx(67 / 101, abs=1e-6)
+    assert json.loads((tmp_path / "out/report.json").read_text())["flip_test"] is False
+
+
+def test_a_detector(people, perfect, tmp_path, monkeypatch):
+    class Detector:
+        def detect(self, image, score_threshold, max_people):
+            assert image.shape == (*SIZE_WH[::-1], 3) and score_threshold == 0.05
+            return [Detection2D("person", 0.7, np.array(BOX) - (0.5, 0.5, 0, 0))]
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr("kd_pose.person_detector.open_person_detector",
+                        lambda path, **engine: Detector())
+    assert evaluate(people, tmp_path / "out", "--detector", "person.onnx",
+                    "--detector-score-threshold", "0.05", "--limit", "2") == 0
+    for kind in ("oracle", "detected"):
+        found = summary(tmp_path / "out", kind)
+        assert found["pictures"] == 2 and found["wholebody"]["AP"] == 1.0
+        assert (tmp_path / f"out/people_{kind}.jpg").is_file()
+
+
+def test_pictures_are_chosen_evenly(people):
+    truth = read_truth(annotation_path(people, "val"))
+    assert wholebody_score.some_pictures(truth, 0) is truth
+    some = wholebody_score.some_pictures(truth, 2)
+    assert some.image_id.tolist() == [1, 2] and some.image.tolist() == [0, 1]
+
+
+def test_similarity_of_a_picture(people):
+    truth = read_truth(annotation_path(people, "val"))
+    off = np.array([[CENTRE], [[1e4, 1e4]]]).repeat(COUNT, 1)
+    estimates = PersonEstimates(np.array([1, 2]), off, np.ones((2, COUNT)), np.ones(2))
+    assert wholebody_score.picture_oks(truth, estimates).tolist() == [1.0, 0.0, 0.0]
+    assert list(SCORED)[-1] == "wholebody"
+
+
+@pytest.mark.parametrize("more, part", [
+    (["--calibrate-covariance"], "--calibrate-covariance is for networks of objects"),
+    (["--targets", "none"], "--targets is for networks of objects"),
+    (["--write-metrics"], "--write-metrics needs an .onnx file"),
+    (["--boxes", "detected"], "needs --detector"),
+    (["--boxes", "absent.json"], "absent.json: no such file"),
+])
+def test_mistakes(people, perfect, tmp_path, capsys, more, part):
+    assert evaluate(people, tmp_path / "out", *more) == 2
+    assert part in capsys.readouterr().err
+
+
+def test_files_that_are_no_models(people, tmp_path, capsys):
+    assert evaluate(people, tmp_path / "out", model=tmp_path / "absent.pt") == 2
+    assert "absent.pt: there is no such checkpoint" in capsys.readouterr().err
+    network = build_simcc_net("rtmpose_n", 17, (32, 64))
+    torch.save(network.state_dict(), tmp_path / "body.pth")
+    assert evaluate(people, tmp_path / "out", model=tmp_path / "body.pth") == 2
+    assert "(133, 256, 7, 7) in the network" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_file_of_mmpose_scores_as_its_export(people, tmp_path):
+    torch.manual_seed(0)
+    network = build_simcc_net("rtmpose_n", input_size=(32, 64))
+    path = tmp_path / "weights.pth"
+    torch.save({"state_dict": network.state_dict()}, path)
+    onnx = tmp_path / "weights.onnx"
+    assert cli.main(["export", str(path), "-o", str(onnx)]) == 0
+    assert evaluate(people, tmp_path / "torch", model=path) == 0
+    assert evaluate(people, tmp_path / "onnx", "--write-metrics", model=onnx) == 0
+    ours, theirs = (read_results(tmp_path / name / "results_oracle.json")
+                    for name in ("torch", "onnx"))
+    assert np.allclose(ours.keypoint_scores, theirs.keypoint_scores, rtol=1e-3, atol=1e-6)
+    assert (np.abs(ours.xy - theirs.xy).max(axis=2) < 1e-3).mean() > 0.98  # ties of two bins
+    from kd_pose.manifest import read_manifest
+    manifest = read_manifest(onnx)
+    assert manifest.metrics["oracle"]["people"] == 3 and manifest.border_value == 0.0
+    assert manifest.training["size"] == "rtmpose_n"
+    model = open_scored(onnx)
+    assert model.border_value == 0.0 and model.encoding.mean == (123.675, 116.28, 103.53)
+
+
