@@ -24,6 +24,7 @@ from geometry_msgs.msg import PoseWithCovarianceStamped
 from lifecycle_msgs.srv import GetState
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -141,9 +142,11 @@ class Rig:
 
     def start(self):
         """Configure, activate, and wait until inputs and outputs are connected."""
-        from rclpy.lifecycle import TransitionCallbackReturn
-
         assert self.node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+        return self.start_again()
+
+    def start_again(self):
+        """Activate, and wait until inputs and outputs are connected."""
         assert self.node.trigger_activate() == TransitionCallbackReturn.SUCCESS
         self.wait_connected()
         return self
