@@ -36,6 +36,25 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 
 @dataclass(frozen=True)
+class LabelNoise:
+    """Errors on the poses of training pictures: standard deviations of normal distributions.
+
+    ``rotation_deg``: angle of a turn about a random axis through the object's origin (root mean
+    square). ``across``, ``depth``: of the origin's place along each axis across the line of sight
+    and along it, in object diameters.
+    """
+
+    rotation_deg: float = 0.0
+    across: float = 0.0
+    depth: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_range("rotation_deg", self.rotation_deg, 0.0, 90.0)
+        _check_range("across", self.across, 0.0, 1.0)
+        _check_range("depth", self.depth, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Which pictures are learned from and how they enter the network.
 
@@ -47,6 +66,7 @@ class DataConfig:
     of the first training folder, by their number. ``mean`` and ``std`` are per channel, in RGB
     order, on the 0..255 scale (the defaults are ImageNet's). ``variants``: so many fixed changes
     of every training picture, for which a teacher's answers can be kept; 0 draws new ones.
+    ``label_noise``: errors put on the poses of the training pictures, for experiments; null: none.
     """
 
     train: tuple[str, ...]
@@ -64,6 +84,7 @@ class DataConfig:
     num_workers: int = 2
     max_val_samples: int = 200
     variants: int = 0
+    label_noise: LabelNoise | None = None
 
     def __post_init__(self) -> None:
         _check(len(self.train) > 0, "train", self.train, "at least one 'root:split'")

@@ -12,6 +12,7 @@ import torch
 from kd_pose_training import strict
 from kd_pose_training.config import TrainConfig, from_dict, split_folder
 from kd_pose_training.data.fixed_set import FixedAugmentationSet
+from kd_pose_training.data.label_noise import disturb_labels
 from kd_pose_training.data.samples import make_samples
 from kd_pose_training.data.splits import open_split
 from kd_pose_training.engine import distributed
@@ -33,6 +34,8 @@ def bring(config: TrainConfig, world: distributed.World) -> RunParts:
         ValueError: data, weights, teacher and configuration do not fit together.
     """
     datasets = open_datasets(config.data.train, config.data.objects)
+    if config.data.label_noise:
+        disturb_labels(datasets, config.data.label_noise)
     config, specs = resolve(config, datasets)
     samples = make_samples(config, specs, datasets)
     header = make_header(config, specs, samples.code_tables)
