@@ -20,11 +20,10 @@ import yaml
 pytest.importorskip("ament_index_python")
 
 PACKAGE = Path(__file__).parents[2] / "ros2_ws/src/kd_pose"
+LAUNCH_FILES = ("object_pose.launch.py", "wholebody_pose.launch.py", "pose.launch.py")
 STAND_INS = {
     "launch": ("LaunchDescription",),
-    "launch.actions": ("DeclareLaunchArgument", "IncludeLaunchDescription", "OpaqueFunction"),
-    "launch.conditions": ("IfCondition",),
-    "launch.launch_description_sources": ("PythonLaunchDescriptionSource",),
+    "launch.actions": ("DeclareLaunchArgument", "OpaqueFunction"),
     "launch.substitutions": ("LaunchConfiguration",),
     "launch_ros": (),
     "launch_ros.actions": ("Node",),
@@ -57,15 +56,30 @@ class Configuration(Action):
 
 
 @pytest.fixture
-def module(monkeypatch):
-    """object_pose.launch.py with stand-ins, so that a Node shows its arguments."""
+def launch_file(monkeypatch):
+    """Loads a launch file with stand-ins, so that a Node shows its arguments."""
     for name, members in STAND_INS.items():
         stand_in = ModuleType(name)
         for member in members:
             kind = Configuration if member == "LaunchConfiguration" else Action
             setattr(stand_in, member, kind)
         monkeypatch.setitem(sys.modules, name, stand_in)
-    return load("object_pose.launch.py")
+    forget_launching(monkeypatch)
+    yield load
+    forget_launching(monkeypatch)
+
+
+def forget_launching(monkeypatch):
+    """The module keeps what it has imported: real things or stand-ins."""
+    import kd_pose.nodes
+
+    monkeypatch.delitem(sys.modules, "kd_pose.nodes.launching", raising=False)
+    monkeypatch.delattr(kd_pose.nodes, "launching", raising=False)
+
+
+@pytest.fixture
+def module(launch_file):
+    return launch_file("object_pose.launch.py")
 
 
 def load(name):
@@ -81,17 +95,19 @@ def share(tmp_path, module, monkeypatch):
     folder = tmp_path / "share"
     shutil.copytree(PACKAGE / "config", folder / "config")
     (folder / "models").mkdir()
-    for name in ("objects_student.onnx", "objects_detector.onnx"):
+    for name in ("objects_student.onnx", "objects_detector.onnx", "wholebody_student.onnx",
+                 "person_detector.onnx"):
         (folder / "models" / name).write_bytes(b"x")
-    monkeypatch.setattr(module, "get_package_share_directory", lambda name: str(folder))
+    launching = module.launching
+    monkeypatch.setattr(launching, "get_package_share_directory", lambda name: str(folder))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(module.PROFILE, raising=False)
+    monkeypatch.delenv(launching.PROFILE, raising=False)
     return folder
 
 
 def start(module, **given):
     """The nodes for these arguments, as keyword dictionaries."""
-    context = {name: given.pop(name, default) for name, default, *_ in module.ARGUMENTS}
+    context = {item.name: given.pop(item.name, item.default) for item in module.ARGUMENTS}
     assert not given
     return [action.kwargs for action in module.nodes(context)]
 
@@ -119,7 +135,7 @@ def test_without_arguments_the_shipped_models_and_the_files_values(module, share
 
 
 def test_arguments_reach_node_player_and_topics(module, share, tmp_path, monkeypatch):
-    monkeypatch.setenv(module.PROFILE, "/my/own.xml")
+    monkeypatch.setenv(module.launching.PROFILE, "/my/own.xml")
     for name in ("m.onnx", "d.onnx", "clip.mp4"):
         (tmp_path / name).write_bytes(b"x")
     node, player = start(
@@ -162,7 +178,7 @@ def test_another_nodes_parameters_are_not_this_ones(module, tmp_path):
     path.write_text("/**: {ros__parameters: {a: 1, b: 1}}\n"
                     "object_pose: {ros__parameters: {b: 2}}\n"
                     "player: {ros__parameters: {a: 3, source: x}}\n")
-    assert module.read_parameters(path) == {"a": 1, "b": 2}
+    assert module.launching.read_parameters(path, "object_pose") == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("given, text", [
@@ -191,15 +207,15 @@ def test_without_shipped_models_the_argument_is_named(module, share):
 
 
 def test_rviz_shows_the_topics_of_the_namespace(module, share, monkeypatch):
-    monkeypatch.setattr(module, "get_package_prefix", lambda name: "/opt")
+    monkeypatch.setattr(module.launching, "get_package_prefix", lambda name: "/opt")
     _, rviz = start(module, rviz="true", namespace="/robot1", frame_id="cam")
     assert ("/object_pose/markers", "/robot1/object_pose/markers") in rviz["remappings"]
     assert rviz["arguments"] == ["-d", str(share / "rviz/pose.rviz"), "-f", "cam"]
 
     def missing(name):
-        raise module.PackageNotFoundError
+        raise module.launching.PackageNotFoundError
 
-    monkeypatch.setattr(module, "get_package_prefix", missing)
+    monkeypatch.setattr(module.launching, "get_package_prefix", missing)
     with pytest.raises(RuntimeError, match="rviz2 is not installed"):
         start(module, rviz="true")
 
@@ -208,28 +224,98 @@ def test_the_rviz_configuration_shows_what_the_node_publishes():
     content = yaml.safe_load((PACKAGE / "rviz/pose.rviz").read_text())
     topics = {display["Topic"]["Value"] for display in content["Visualization Manager"]["Displays"]
               if "Topic" in display}
-    assert topics == {"/object_pose/markers", "/object_pose/image_annotated"}
+    assert topics == {f"/{node}/{topic}" for node in ("object_pose", "wholebody_pose")
+                      for topic in ("markers", "image_annotated")}
 
 
-def test_every_argument_is_documented(module):
+@pytest.mark.parametrize("name", LAUNCH_FILES)
+def test_every_argument_is_documented(launch_file, name):
     text = (PACKAGE.parents[2] / "docs/player.md").read_text()
-    for name, *_ in module.ARGUMENTS:
-        assert f"| `{name}` |" in text, name
+    for item in launch_file(name).ARGUMENTS:
+        assert f"`{item.name}`" in text, item.name
+
+
+# --- people and both -----------------------------------------------------------------------------
+
+
+def test_people_take_the_shipped_models_and_depth(launch_file, share):
+    module = launch_file("wholebody_pose.launch.py")
+    node, = start(module)
+    assert node["executable"] == node["name"] == "wholebody_pose"
+    assert node["parameters"][0] == str(share / "config/wholebody_pose.yaml")
+    assert values(node) == {
+        "model_path": str(share / "models/wholebody_student.onnx"),
+        "detector_path": str(share / "models/person_detector.onnx"), "use_sim_time": False}
+    node, = start(module, use_depth="true", depth="/cam/depth", image="/cam/image")
+    assert values(node)["use_depth"] is True
+    assert dict(node["remappings"]) == {"image": "/cam/image", "camera_info": "camera_info",
+                                        "boxes": "boxes", "depth": "/cam/depth"}
+
+
+def test_the_shipped_person_detector_serves_other_models(launch_file, share, tmp_path):
+    """People are people: unlike objects, they are known to it whatever estimates their pose."""
+    module = launch_file("wholebody_pose.launch.py")
+    (tmp_path / "m.onnx").write_bytes(b"x")
+    node, = start(module, model="m.onnx")
+    assert values(node)["model_path"] == str(tmp_path / "m.onnx")
+    assert values(node)["detector_path"] == str(share / "models/person_detector.onnx")
+    (tmp_path / "own.yaml").write_text("/**: {ros__parameters: {roi_source: topic}}")
+    node, = start(module, model="m.onnx", params_file="own.yaml")
+    assert "detector_path" not in values(node)
+
+
+def test_both_nodes_one_player(launch_file, share, tmp_path):
+    module = launch_file("pose.launch.py")
+    for name in ("m.onnx", "clip.mp4"):
+        (tmp_path / name).write_bytes(b"x")
+    objects, people, player = start(
+        module, namespace="robot1", image="/cam/image", camera_info="/cam/info", boxes="/b",
+        wholebody_boxes="/people", wholebody_model="m.onnx", wholebody_use_depth="true",
+        wholebody_depth="/cam/depth", device="cpu", source="clip.mp4")
+    assert [node["executable"] for node in (objects, people, player)] == [
+        "object_pose", "wholebody_pose", "player"]
+    assert values(objects)["model_path"] == str(share / "models/objects_student.onnx")
+    assert values(people)["model_path"] == str(tmp_path / "m.onnx")
+    assert "use_depth" not in values(objects) and values(people)["use_depth"] is True
+    assert dict(objects["remappings"])["boxes"] == "/b"
+    assert dict(people["remappings"])["boxes"] == "/people"
+    for node in (objects, people):
+        assert node["namespace"] == "robot1" and values(node)["device"] == "cpu"
+        assert dict(node["remappings"])["image"] == "/cam/image"
+
+
+@pytest.mark.parametrize("given, executables", [
+    ({"wholebody": "false"}, ["object_pose"]), ({"objects": "false"}, ["wholebody_pose"])])
+def test_one_of_both(launch_file, share, given, executables):
+    nodes = start(launch_file("pose.launch.py"), **given)
+    assert [node["executable"] for node in nodes] == executables
+
+
+@pytest.mark.parametrize("given, text", [
+    ({"objects": "false", "wholebody": "false"}, "nothing to start"),
+    ({"wholebody_model": "no.onnx"}, "wholebody_model:=no.onnx: there is no file"),
+    ({"wholebody_detector": "no.onnx"}, "wholebody_detector:=no.onnx: there is no file"),
+    ({"wholebody_params_file": "no.yaml"}, "wholebody_params_file: there is no file"),
+    ({"model": "no.onnx"}, "^model:=no.onnx: there is no file"),
+])
+def test_wrong_arguments_of_both_are_named(launch_file, share, given, text):
+    with pytest.raises(RuntimeError, match=text):
+        start(launch_file("pose.launch.py"), **given)
 
 
 # --- the real thing ------------------------------------------------------------------------------
 
 
 @needs_launch
-@pytest.mark.parametrize("name", ["object_pose.launch.py", "pose.launch.py"])
-def test_the_description_declares_its_arguments(name, monkeypatch):
+@pytest.mark.parametrize("name", LAUNCH_FILES)
+def test_the_description_declares_its_arguments(name):
     from launch import LaunchDescription
 
     module = load(name)
-    monkeypatch.setattr(module, "get_package_share_directory", lambda package: str(PACKAGE))
     description = module.generate_launch_description()
     assert isinstance(description, LaunchDescription)
     names = {item.name for item in description.get_launch_arguments()}
+    assert names == {item.name for item in module.ARGUMENTS}
     assert {"model", "detector", "image", "camera_info", "params_file", "source"} <= names
     assert ("wholebody" in names) == (name == "pose.launch.py")
 
@@ -254,7 +340,8 @@ def environment():
 
 
 @pytest.mark.parametrize("arguments, text", [
-    (["pose.launch.py", "wholebody:=true"], "wholebody_pose is not there yet"),
+    (["pose.launch.py", "objects:=false", "wholebody:=false"], "nothing to start"),
+    (["wholebody_pose.launch.py", "model:=/no/such.onnx"], "there is no file /no/such.onnx"),
     (["pose.launch.py", "model:=/no/such.onnx"], "model:=/no/such.onnx: there is no file"),
     (["object_pose.launch.py", "backend:=magic"], '"backend" provided value "magic"'),
 ])
@@ -265,12 +352,16 @@ def test_ros2_launch_refuses_in_a_sentence(ros2_launch, arguments, text):
     assert text in result.stdout + result.stderr
 
 
-def test_ros2_launch_runs_player_and_node(ros2_launch, models, scene, tmp_path):
+def test_ros2_launch_runs_player_and_both_nodes(ros2_launch, models, scene, tmp_path):
     """Pictures in at one end, poses out at the other, all by pose.launch.py; Ctrl-C ends it."""
     pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
     pytest.importorskip("rclpy")
     import cv2
 
+    from helpers.people_models import make_people_models
+    from kd_pose_msgs.msg import ObjectPoseArray, WholebodyPoseArray
+
+    people = make_people_models(tmp_path)
     camera = scene.camera
     cv2.imwrite(str(tmp_path / "picture.png"), scene.image())
     (tmp_path / "camera.json").write_text(
@@ -280,11 +371,14 @@ def test_ros2_launch_runs_player_and_node(ros2_launch, models, scene, tmp_path):
         [*ros2_launch, "pose.launch.py", "namespace:=launched", "image:=/cam/image",
          "camera_info:=/cam/info", f"model:={models['model_path']}",
          f"detector:={models['detector_path']}", f"source:={tmp_path}", "rate_hz:=10",
+         f"wholebody_model:={people['model_path']}",
+         f"wholebody_detector:={people['detector_path']}",
          "loop:=true", "frame_id:=cam"],
         env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True)
     try:
-        message = first_message("/launched/object_pose/objects")
+        message = first_message("/launched/object_pose/objects", ObjectPoseArray)
+        persons = first_message("/launched/wholebody_pose/people", WholebodyPoseArray)
     finally:
         time.sleep(0.2)
         os.killpg(process.pid, signal.SIGINT)
@@ -292,21 +386,21 @@ def test_ros2_launch_runs_player_and_node(ros2_launch, models, scene, tmp_path):
     assert message is not None, output
     assert {item.class_id for item in message.objects} == {"block", "can"}, output
     assert message.header.frame_id == "cam"
-    assert process.returncode == 0 and output.count("finished cleanly") == 2, output
+    assert persons is not None and persons.header.frame_id == "cam", output
+    assert (persons.image_width, len(persons.people)) == (camera.width, 1), output
+    assert process.returncode == 0 and output.count("finished cleanly") == 3, output
 
 
-def first_message(topic, timeout_s=15.0):
+def first_message(topic, kind, timeout_s=15.0):
     import rclpy
     from rclpy.context import Context
     from rclpy.executors import SingleThreadedExecutor
     from rclpy.node import Node
 
-    from kd_pose_msgs.msg import ObjectPoseArray
-
     context = Context()
     rclpy.init(context=context, domain_id=int(environment()["ROS_DOMAIN_ID"]))
     node, received = Node("audience", context=context), []
-    node.create_subscription(ObjectPoseArray, topic, received.append, 5)
+    node.create_subscription(kind, topic, received.append, 5)
     executor = SingleThreadedExecutor(context=context)
     executor.add_node(node)
     end = time.monotonic() + timeout_s

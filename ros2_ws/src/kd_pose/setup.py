@@ -31,7 +31,7 @@ def shared_files() -> list:
 setup(
     name=NAME,
     version="0.1.0",
-    description="6D poses of objects from camera images: runtime library, nodes, launch files",
+    description="6D poses of objects and whole-body poses of people from camera images",
     license="Apache-2.0",
     maintainer="kd_pose maintainers",
     maintainer_email="maintainers@kd-pose.example.org",
@@ -46,6 +46,7 @@ setup(
     entry_points={
         "console_scripts": [
             "object_pose = kd_pose.nodes.object_pose_node:main",
+            "wholebody_pose = kd_pose.nodes.wholebody_pose_node:main",
             "player = kd_pose.nodes.player_node:main",
             "monitor = kd_pose.nodes.monitor_node:main",
         ],

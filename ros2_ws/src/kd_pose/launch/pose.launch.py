@@ -1,42 +1,40 @@
-"""Everything that estimates poses: `object_pose`, and `wholebody_pose` once it is there.
+"""Everything that estimates poses: `object_pose` and `wholebody_pose` on the same images.
 
     ros2 launch kd_pose pose.launch.py image:=/camera/color/image_raw \
         camera_info:=/camera/color/camera_info
 
-The arguments of object_pose.launch.py are those of this file too; `ros2 launch kd_pose
-pose.launch.py --show-args` lists them.
+Arguments are those of object_pose.launch.py, and with the prefix `wholebody_` what
+wholebody_pose.launch.py has of its own (wholebody_model and so on). `objects:=false` and
+`wholebody:=false` leave one of them out. `ros2 launch kd_pose pose.launch.py --show-args` lists
+everything.
 """
 
-from pathlib import Path
-
-from ament_index_python.packages import get_package_share_directory
 from launch import LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
-from launch.conditions import IfCondition
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
+from launch.actions import OpaqueFunction
 
-BOOLEANS = ["true", "false"]
+from kd_pose.nodes import launching
+
+PREFIX = "wholebody_"
+ARGUMENTS = (
+    launching.Argument("objects", "true", launching.BOOLEANS, "Start object_pose."),
+    launching.Argument("wholebody", "true", launching.BOOLEANS, "Start wholebody_pose."),
+    *launching.SHARED,
+    *launching.OBJECTS.arguments(),
+    *launching.PEOPLE.arguments(PREFIX),
+)
 
 
 def generate_launch_description():
-    object_pose = Path(get_package_share_directory("kd_pose")) / "launch/object_pose.launch.py"
-    return LaunchDescription([
-        DeclareLaunchArgument("objects", default_value="true", choices=BOOLEANS,
-                              description="Start object_pose."),
-        DeclareLaunchArgument("wholebody", default_value="false", choices=BOOLEANS,
-                              description="Start wholebody_pose. Not there yet."),
-        OpaqueFunction(function=check),
-        IncludeLaunchDescription(PythonLaunchDescriptionSource(str(object_pose)),
-                                 condition=IfCondition(LaunchConfiguration("objects"))),
-    ])
+    return LaunchDescription(
+        [*launching.declarations(ARGUMENTS), OpaqueFunction(function=nodes)])
 
 
-def check(context):
-    """Refuse what this version does not have; RuntimeError with the reason."""
-    if LaunchConfiguration("wholebody").perform(context) == "true":
-        raise RuntimeError("wholebody:=true: the node wholebody_pose is not there yet in this "
-                           "version of kd_pose; leave wholebody at false")
-    if LaunchConfiguration("objects").perform(context) == "false":
-        raise RuntimeError("objects:=false: then there is nothing to start; wholebody_pose is not "
-                           "there yet")
+def nodes(context):
+    """The actions for the arguments in `context`; RuntimeError that names the argument."""
+    given = launching.values(context, ARGUMENTS)
+    chosen = [(launching.OBJECTS, "")] if given["objects"] == "true" else []
+    if given["wholebody"] == "true":
+        chosen.append((launching.PEOPLE, PREFIX))
+    if not chosen:
+        raise RuntimeError("objects:=false wholebody:=false: then there is nothing to start")
+    return launching.actions(given, chosen)

@@ -1,0 +1,29 @@
+"""`wholebody_pose`, and on request a player beside it and RViz.
+
+    ros2 launch kd_pose wholebody_pose.launch.py image:=/camera/color/image_raw
+
+and for keypoints in metres also
+
+        use_depth:=true camera_info:=/camera/color/camera_info \
+        depth:=/camera/aligned_depth_to_color/image_raw
+
+Model and detector are the shipped ones unless an argument or the parameter file names others.
+`ros2 launch kd_pose wholebody_pose.launch.py --show-args` lists the arguments.
+"""
+
+from launch import LaunchDescription
+from launch.actions import OpaqueFunction
+
+from kd_pose.nodes import launching
+
+ARGUMENTS = (*launching.SHARED, *launching.PEOPLE.arguments())
+
+
+def generate_launch_description():
+    return LaunchDescription(
+        [*launching.declarations(ARGUMENTS), OpaqueFunction(function=nodes)])
+
+
+def nodes(context):
+    """The actions for the arguments in `context`; RuntimeError that names the argument."""
+    return launching.actions(launching.values(context, ARGUMENTS), [(launching.PEOPLE, "")])
