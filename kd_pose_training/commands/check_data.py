@@ -16,22 +16,28 @@ examples:
   kd-pose-train check-data lm                     LINEMOD in data/bop/lm
   kd-pose-train check-data /data/ycbv --splits test
   kd-pose-train check-data data/objects           any folder in BOP format
+  kd-pose-train check-data data/coco              COCO-WholeBody: annotations, train2017, val2017
+  kd-pose-train check-data data/UBody --splits Movie,Speech
+  kd-pose-train check-data data/people            people in that layout, such as synth-people's
 
 For lm, lmo and ycbv it names the archives of huggingface.co/datasets/bop-benchmark that hold what
-is missing. Nothing is downloaded. Exit status 2: something is missing or broken.
+is missing, for COCO-WholeBody and UBody where they are to be had. Nothing is downloaded. Exit
+status 2: something is missing or broken.
 """
 
 
 def add_parser(subparsers: Any) -> None:
     """Add the subcommand ``check-data``."""
     parser = subparsers.add_parser(
-        "check-data", help="check a download of LINEMOD, LM-O or YCB-V", epilog=_EPILOG,
-        description="Check a folder in BOP format and say what is missing.",
+        "check-data", help="check a download of LINEMOD, LM-O, YCB-V, COCO-WholeBody or UBody",
+        epilog=_EPILOG, description="Check a folder in BOP's, COCO-WholeBody's or UBody's format "
+        "and say what is missing.",
         formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", metavar="NAME|ROOT", help="lm, lmo or ycbv, or a folder")
     parser.add_argument("--root", type=Path, default=Path("data/bop"), metavar="FOLDER",
                         help="where the folders lm, lmo and ycbv are (default %(default)s)")
-    parser.add_argument("--splits", metavar="A,B", help="only these splits, e.g. test,train_pbr")
+    parser.add_argument("--splits", metavar="A,B",
+                        help="only these splits (UBody: scenes), e.g. test,train_pbr")
     parser.add_argument("--samples", type=int, default=10, metavar="N",
                         help="pictures of each kind and split to be decoded (default %(default)s)")
     parser.set_defaults(run=_run)
@@ -42,10 +48,16 @@ def _run(options: argparse.Namespace) -> int:
     from kd_pose_training.data.public_sets import PUBLIC_SETS
     if options.samples < 0:
         raise ValueError(f"--samples must be 0 or more, got {options.samples}")
+    from kd_pose_training.data.check_people import TITLES, check_people, kind_of_people
     named = options.data in PUBLIC_SETS
     root = options.root / options.data if named else Path(options.data)
     public = PUBLIC_SETS.get(root.resolve().name)
     splits = [name for name in (options.splits or "").split(",") if name]
+    kind = None if named else kind_of_people(root)
+    if kind is not None:
+        parts = check_people(root, kind, splits=splits, samples=options.samples)
+        print(report_people(root, TITLES[kind], parts))
+        return 2 if any(part.problems for part in parts) else 0
     parts = check_set(root, public, splits=splits, samples=options.samples)
     print(report(root, public, parts))
     return 2 if any(part.problems for part in parts) else 0
@@ -54,11 +66,7 @@ def _run(options: argparse.Namespace) -> int:
 def report(root: Path, public: PublicSet | None, parts: Sequence[Part]) -> str:
     """What was found, part by part, and where to get what is missing."""
     from kd_pose_training.data.check_bop import archives_of
-    lines = [f"{root}: {public.title if public else 'BOP folder'}"]
-    width = max(len(part.name) for part in parts)
-    for part in parts:
-        lines.append(f"  {part.name.ljust(width)}  {part.state.ljust(7)}  {part.summary}".rstrip())
-        lines += [f"      {problem.text}" for problem in part.problems]
+    lines = _part_lines(root, public.title if public else "BOP folder", parts)
     groups = archives_of(parts)
     if groups and public:
         lines.append(f"missing; to be unpacked into {root} ({public.base}: beside it):")
@@ -68,3 +76,22 @@ def report(root: Path, public: PublicSet | None, parts: Sequence[Part]) -> str:
     elif not any(part.problems for part in parts):
         lines.append("complete")
     return "\n".join(lines)
+
+
+def report_people(root: Path, title: str, parts: Sequence[Part]) -> str:
+    """The same of a set of people, whose parts are at web pages, not in archives of one page."""
+    from kd_pose_training.data.check_bop import archives_of
+    lines = _part_lines(root, title, parts)
+    groups = archives_of(parts)
+    if not groups:
+        return "\n".join([*lines, "complete"])
+    return "\n".join([*lines, "missing; to be had at:", *(f"  {page}" for (page,) in groups)])
+
+
+def _part_lines(root: Path, title: str, parts: Sequence[Part]) -> list[str]:
+    lines = [f"{root}: {title}"]
+    width = max(len(part.name) for part in parts)
+    for part in parts:
+        lines.append(f"  {part.name.ljust(width)}  {part.state.ljust(7)}  {part.summary}".rstrip())
+        lines += [f"      {problem.text}" for problem in part.problems]
+    return lines

@@ -314,8 +314,9 @@ def _video(file_name: str) -> str:
     return Path(file_name).parent.name.split("_Trim")[0]
 
 
-def _check_images(table: PersonTable, source: Path) -> None:
-    """Lists every folder once instead of asking for every file."""
+def missing_pictures(table: PersonTable) -> list[Path]:
+    """Pictures of a table that are not there; lists every folder once instead of asking for every
+    file."""
     present: dict[Path, set[str]] = {}
     missing = []
     for image in range(len(table.image_id)):
@@ -327,6 +328,11 @@ def _check_images(table: PersonTable, source: Path) -> None:
                 present[path.parent] = set()
         if path.name not in present[path.parent]:
             missing.append(path)
+    return missing
+
+
+def _check_images(table: PersonTable, source: Path) -> None:
+    missing = missing_pictures(table)
     if missing:
         raise WholebodyDataError(f"{source}: {len(missing)} of its {len(table.image_id)} pictures "
                                  f"with people are missing, the first is {missing[0]}")
