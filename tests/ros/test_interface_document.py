@@ -9,12 +9,15 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
 
-from kd_pose.nodes.parameters import OBJECT_POSE
+from kd_pose.nodes.parameters import COMMON, OBJECT_POSE, WHOLEBODY_POSE
 from kd_pose.nodes.player_node import PARAMETERS as PLAYER
+from kd_pose.people_stream import STREAM_STAGES
 from kd_pose.results import STAGES
 
 TEXT = (Path(__file__).parents[2] / "docs/ros_interface.md").read_text()
-OBJECT_PART, PLAYER_PART = TEXT.split("## Node `player`")
+BOTH_PARTS, PLAYER_PART = TEXT.split("## Node `player`")
+OBJECT_PART, PEOPLE_PART = BOTH_PARTS.split("## Node `wholebody_pose`")
+PEOPLE = [item for item in WHOLEBODY_POSE if item not in COMMON]  # the others: as for objects
 
 
 def default_text(item) -> str:
@@ -27,7 +30,8 @@ def default_text(item) -> str:
 
 @pytest.mark.parametrize(
     ("part", "item"),
-    [*((OBJECT_PART, item) for item in OBJECT_POSE), *((PLAYER_PART, item) for item in PLAYER)],
+    [*((OBJECT_PART, item) for item in OBJECT_POSE), *((PEOPLE_PART, item) for item in PEOPLE),
+     *((PLAYER_PART, item) for item in PLAYER)],
     ids=lambda value: getattr(value, "name", ""))
 def test_parameter_is_documented_as_it_is(part, item):
     rows = [line for line in part.splitlines() if line.startswith(f"| `{item.name}` |")]
@@ -38,7 +42,7 @@ def test_parameter_is_documented_as_it_is(part, item):
         assert cells[2] == ", ".join(item.choices)
     elif item.low is not None:
         assert cells[2] == f"{item.low:g} to {item.high:g}"
-    if part is OBJECT_PART:
+    if part is not PLAYER_PART:
         assert cells[3] == ("any time" if item.dynamic else "configure")
 
 
@@ -46,11 +50,13 @@ def test_no_other_parameter_is_documented():
     names = {line.split("`")[1] for line in TEXT.splitlines()
              if line.startswith("| `") and line.count(" | ") >= 3
              and line.split("`")[1].replace(".", "_").isidentifier()}
-    topics = {"image", "camera_info", "boxes"}
-    known = {item.name for item in (*OBJECT_POSE, *PLAYER)} | topics
+    topics = {"image", "camera_info", "boxes", "depth"}
+    known = {item.name for item in (*OBJECT_POSE, *PEOPLE, *PLAYER)} | topics
     assert names <= known | {"input", "calibration", "inference", "model"}
 
 
 def test_stages_are_documented():
     for stage in STAGES:
         assert f"`{stage}`" in OBJECT_PART
+    for stage in STREAM_STAGES:
+        assert f"`{stage}`" in BOTH_PARTS
