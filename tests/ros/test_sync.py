@@ -121,3 +121,31 @@ def test_clear_forgets_messages_and_counters():
     sync.clear(counters=True)
     sync.add_partner("camera_info", 1, "info")
     assert sync.take(0) is None and counts(sync) == (0, 0, 0)
+
+
+def test_a_partner_may_be_a_little_beside_where_that_is_allowed():
+    """Depth of a camera whose two sensors are not triggered together."""
+    sync = FrameSync(exact=("camera_info", "depth"), tolerance_ns={"depth": 10})
+    sync.add_partner("depth", 95, "d95")
+    sync.add_partner("depth", 111, "d111")
+    sync.add_image(100, "image")
+    sync.add_partner("camera_info", 101, "i101")  # only depth has a tolerance
+    assert sync.take(0.0) is None
+    sync.add_partner("camera_info", 100, "i100")
+    frame = sync.take(0.0)
+    assert frame.partners == {"camera_info": "i100", "depth": "d95"}
+    sync.add_partner("camera_info", 120, "i120")
+    sync.add_image(120, "image")
+    assert sync.take(0.0).partners["depth"] == "d111"
+
+
+def test_the_nearest_of_several_is_taken_and_the_past_forgotten():
+    sync = FrameSync(exact=("depth",), tolerance_ns={"depth": 10})
+    for stamp in (92, 97, 104):
+        sync.add_partner("depth", stamp, stamp)
+    sync.add_image(100, "image")
+    assert sync.take(0.0).partners == {"depth": 97}
+    sync.add_image(94, "an older image comes late")
+    assert sync.take(0.0).partners == {"depth": 97}  # 92 belongs to the past
+    sync.add_image(200, "image")
+    assert sync.take(0.0) is None and sync.missing == {}

@@ -5,9 +5,12 @@ import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
+pytest.importorskip("onnx")
 vision_msgs = pytest.importorskip("vision_msgs.msg")
 
+from helpers.people_models import BOX, make_people_models, picture, true_keypoints
 from helpers.ros_rig import LATCHED, RELIABLE, Rig, info_message, wait_for
+from kd_pose.nodes.wholebody_pose_node import WholebodyPoseNode
 
 
 def box_message(scene, names, stamp, frame_id="camera_optical"):
@@ -26,6 +29,49 @@ def box_message(scene, names, stamp, frame_id="camera_optical"):
             item.results.append(result)
         message.detections.append(item)
     return message
+
+
+def person_message(boxes, stamp, name="person"):
+    message = vision_msgs.Detection2DArray()
+    message.header.stamp.sec, message.header.frame_id = stamp, "camera_optical"
+    for x, y, w, h in boxes:
+        item = vision_msgs.Detection2D()
+        item.bbox.center.position.x, item.bbox.center.position.y = x + w / 2, y + h / 2
+        item.bbox.size_x, item.bbox.size_y = w, h
+        result = vision_msgs.ObjectHypothesisWithPose()
+        result.hypothesis.class_id, result.hypothesis.score = name, 0.9
+        item.results.append(result)
+        message.detections.append(item)
+    return message
+
+
+def test_people_in_boxes_of_a_topic(tmp_path):
+    """Boxes in, people and their boxes with ids out; those of other classes are ignored."""
+    values = {**make_people_models(tmp_path), "roi_source": "topic", "detector_path": ""}
+    with Rig(values, kind=WholebodyPoseNode, outputs=("people",)) as rig:
+        received = []
+        rig.client.create_subscription(vision_msgs.Detection2DArray, "wholebody_pose/detections",
+                                       received.append, RELIABLE)
+        boxes = rig.client.create_publisher(vision_msgs.Detection2DArray, "boxes", RELIABLE)
+        rig.start()
+        wait_for(boxes.get_subscription_count)
+        boxes.publish(person_message([BOX], 1))
+        rig.publish(picture(), stamp=(1, 0))
+        person, = rig.wait_message("people").people
+        np.testing.assert_allclose(np.reshape(person.xy, (-1, 2)), true_keypoints()[0], atol=1e-3)
+        wait_for(lambda: received)
+        item, = received[0].detections
+        assert received[0].header == item.header == rig.received["people"][0].header
+        assert item.id == person.id == "1"
+        assert item.results[0].hypothesis.class_id == "person"
+        assert item.results[0].hypothesis.score == pytest.approx(person.score)
+        assert [item.bbox.center.position.x, item.bbox.size_y] == pytest.approx(
+            [BOX[0] + BOX[2] / 2, BOX[3]], abs=1e-4)
+        boxes.publish(person_message([BOX], 2, "cat"))
+        rig.publish(picture(), stamp=(2, 0))
+        assert rig.wait_message("people", 2).people == []  # not confirmed yet, so not coasting
+        wait_for(lambda: len(received) == 2)
+        assert received[1].detections == []
 
 
 def test_detections_repeat_the_objects_with_box_centres(models, scene):

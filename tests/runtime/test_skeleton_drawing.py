@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kd_pose.skeleton_drawing import STROKES, draw_people
+from kd_pose.results import PeopleFrame, PersonPose, TrackState
+from kd_pose.skeleton_drawing import STROKES, draw_frame, draw_people
 from kd_pose.wholebody_keypoints import COUNT, FLIP, PARTS
 
 
@@ -108,3 +109,36 @@ def test_bad_arguments():
         draw_people(grey(), xy, scores, "xyz")
     with pytest.raises(ValueError, match="uint8"):
         draw_people(grey().astype(float), xy, scores)
+
+
+def frame_of(*people):
+    """People (x, id, state) of one posture, 200 px high."""
+    return PeopleFrame([
+        PersonPose(np.array([x, 40, 100, 200.0]), 0.9, person(x, 40.0)[0], np.ones(COUNT), id=name,
+                   track_state=state) for x, name, state in people])
+
+
+def test_a_frame_shows_those_who_are_seen():
+    seen = frame_of((20.0, "", TrackState.TENTATIVE), (180.0, "", TrackState.TRACKED))
+    xy = np.stack([item.keypoints_xy for item in seen.people])
+    np.testing.assert_array_equal(draw_frame(grey(), seen), draw_people(grey(), xy, np.ones(
+        (2, COUNT))))
+    unseen = frame_of((20.0, "1", TrackState.COASTING), (180.0, "2", TrackState.LOST))
+    assert not changed(draw_frame(grey(), unseen)).any()
+    assert not changed(draw_frame(grey(), PeopleFrame())).any()
+
+
+def test_ids_stand_over_the_head_inside_the_picture():
+    one = frame_of((20.0, "7", TrackState.TRACKED))
+    plain = draw_frame(grey(), one, labels=False)
+    text = (draw_frame(grey(), one) != plain).any(axis=2)
+    rows, columns = np.nonzero(text)
+    assert len(rows) and rows.max() < one.people[0].keypoints_xy[:, 1].min() + 20
+    assert 10 < columns.mean() < 130
+    unsure = draw_frame(grey(), frame_of((20.0, "7", TrackState.TENTATIVE)))
+    assert (unsure != plain).any(axis=2).sum() > text.sum()  # a question mark more
+    for x in (-60.0, 290.0):  # half out of the picture
+        outside = frame_of((x, "12345", TrackState.TRACKED))
+        drawn = draw_frame(grey(), outside) != draw_frame(grey(), outside, labels=False)
+        columns = np.nonzero(drawn.any(axis=2))[1]
+        assert len(columns) and columns.min() > 0 and columns.max() < 319
