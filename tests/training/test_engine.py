@@ -263,6 +263,23 @@ def test_schedule_and_decay_groups():
     assert rates[0] == pytest.approx(1e-2 / 25) and rates[-1] < 2e-4
 
 
+def test_flat_cosine_by_hand():
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), OptimConfig(lr=1e-2))
+    config = OptimConfig(lr=1e-2, schedule="flat_cosine", warmup=0.1, flat=0.5, final_lr=0.05)
+    scheduler, rates = build_scheduler(optimizer, config, 20), []
+    for _ in range(21):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    # 2 iterations up, flat to 10, down over 10: half way between 1 and 0.05 after 15
+    expected = {0: 1e-7, 1: 1e-2 * (1e-5 + (1 - 1e-5) / 2), 2: 1e-2, 10: 1e-2,
+                15: 1e-2 * 0.525, 20: 5e-4}
+    assert {place: rates[place] for place in expected} == pytest.approx(expected)
+    assert rates == sorted(rates[:3]) + sorted(rates[3:], reverse=True)
+    with pytest.raises(ValueError, match="flat is 0.1; allowed: 0.2 to 1.0"):
+        OptimConfig(schedule="flat_cosine", warmup=0.2, flat=0.1)
+
+
 def test_random_state_round_trip(tmp_path):
     checkpoint.save_checkpoint({"random": checkpoint.random_state()}, tmp_path / "r.pt")
     expected = random.random(), np.random.rand(), torch.rand(1)
