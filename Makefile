@@ -17,7 +17,7 @@ help:  ## this list
 setup:  ## environment in .venv, ROS 2 and the workspace; quick when nothing has changed
 	@tools/setup.sh
 
-demo: setup  ## play the shipped objects to the node over DDS and check every pose
+demo: setup  ## both nodes over DDS, each with a clip: objects against their truth, people
 	@tools/demo.sh $(DEMO)
 
 test: setup  ## library, trainer and nodes over DDS, without the slow tests

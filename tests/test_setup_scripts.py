@@ -1,4 +1,4 @@
-"""tools/setup.sh and tools/env.sh say what is missing, before they change anything.
+"""tools/setup.sh, env.sh and demo.sh say what is missing or wrong, before they change anything.
 
 They run on copies in a folder of their own, with a PATH on which only the tools named are.
 """
@@ -77,6 +77,23 @@ def test_environment_without_set_up_says_what_to_run(checkout):
     result = run(checkout, "-euc", "source tools/env.sh; echo went on")
     assert result.returncode == 1
     assert f"make -C {checkout} setup" in result.stderr and "went on" not in result.stdout
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--only", "cats"], "--only is 'cats'; allowed: objects, people"),
+    (["--loop"], "--loop needs --only objects or --only people"),
+    (["--fast"], "unknown option --fast"), (["--rate"], "--rate needs a number")])
+def test_the_demonstration_refuses(checkout, options, message):
+    result = run(checkout, "tools/demo.sh", *options)
+    assert result.returncode != 0 and message in result.stderr
+    assert not (checkout / "demo_output").exists()
+
+
+def test_the_demonstration_names_a_model_that_is_missing(checkout):
+    (checkout / "tools/env.sh").write_text("")
+    result = run(checkout, "tools/demo.sh", "--only", "people")
+    assert result.returncode == 1
+    assert "demo: models/wholebody_student.onnx is missing; is the clone" in result.stderr
 
 
 def test_help_lists_every_target():

@@ -58,6 +58,11 @@ def test_people_by_hand():
     assert "2 ids: #1 in 2, #2 in 1" in table and "66.7% of the keypoints" in table
 
 
+def test_a_crowd_is_not_listed():
+    line = PeopleBoard().update(people(*((str(i), 0.5, []) for i in range(6))))
+    assert line.startswith("6 people  #0 ") and line.endswith("#3 0.50 (0 points)  ...")
+
+
 def test_nobody_at_all():
     board = PeopleBoard()
     board.update(people())

@@ -17,6 +17,7 @@ from kd_pose.symmetry import symmetry_transforms
 
 # A keypoint counts as found from this score on.
 FOUND_SCORE = 0.3
+LISTED = 4  # people of a line
 
 
 def pose_matrix(pose) -> np.ndarray:
@@ -175,6 +176,7 @@ class PeopleBoard(Board):
             parts.append(f"#{person.id or '?'} {person.score:.2f} "
                          f"({np.count_nonzero(scores >= FOUND_SCORE)} points)")
         count = len(parts)
+        parts[LISTED:] = ["..."] if count > LISTED else []
         return f"{count} {'person' if count == 1 else 'people'}  " + "  ".join(parts)
 
     def summary(self) -> dict:
