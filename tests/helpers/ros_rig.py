@@ -54,6 +54,8 @@ OUTPUTS = {
     "image_annotated": (Image, RELIABLE),
     "image_annotated/compressed": (CompressedImage, RELIABLE),
     "object_info": (ObjectInfoArray, LATCHED),
+}
+PEOPLE_OUTPUTS = {
     "people": (WholebodyPoseArray, RELIABLE),
     "skeleton_info": (SkeletonInfo, LATCHED),
 }
@@ -114,7 +116,7 @@ class Rig:
         self.client = Node("client", context=self.context, namespace=self.namespace)
         self.received = {name: [] for name in (*outputs, "diagnostics")}
         for name in outputs:
-            type_, qos = OUTPUTS[name]
+            type_, qos = {**OUTPUTS, **PEOPLE_OUTPUTS}[name]
             self.client.create_subscription(
                 type_, f"{self.name}/{name}", self.received[name].append, qos)
         self.client.create_subscription(
@@ -128,6 +130,9 @@ class Rig:
         self.executor.add_node(self.node)
         self.executor.add_node(self.client)
         self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        for name in ("configure", "activate", "deactivate", "cleanup", "shutdown"):
+            trigger = f"trigger_{name}"
+            setattr(self.node, trigger, self._in_executor(getattr(self.node, trigger)))
         self.thread.start()
 
     def __enter__(self):
@@ -139,6 +144,16 @@ class Rig:
         self.node.destroy_node()
         self.client.destroy_node()
         self.context.try_shutdown()
+
+    def _in_executor(self, transition):
+        """As a service would: what a transition destroys must not be waited for meanwhile."""
+        def run():
+            if threading.current_thread() is self.thread:
+                return transition()
+            task = self.executor.create_task(transition)
+            wait_for(task.done, 3 * TIMEOUT_S)
+            return task.result()
+        return run
 
     def start(self):
         """Configure, activate, and wait until inputs and outputs are connected."""

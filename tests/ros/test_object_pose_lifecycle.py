@@ -26,6 +26,7 @@ from helpers.ros_rig import (
     wait_for,
 )
 from kd_pose.nodes.conversions import vision_msgs_available
+from kd_pose_msgs.srv import EstimateObjects
 
 SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
@@ -284,3 +285,16 @@ def test_time_that_jumps_back_starts_afresh(scene):
         ages = dict(zip(timing.stages, timing.ms))
         assert timing.received == 1
         assert ages["capture_to_publish"] == pytest.approx(1000.0)  # by the node's own clock
+
+
+def test_estimate_once_answers_with_the_next_image(scene):
+    with Rig(kind=fake_node(FakeEstimator())) as rig:
+        rig.start()
+        client = rig.client.create_client(EstimateObjects, "object_pose/estimate_once")
+        assert client.wait_for_service(10)
+        future = client.call_async(EstimateObjects.Request())
+        wait_for(lambda: rig.node._once._waiting)
+        rig.publish(scene.image(), info_message(scene.camera), (7, 0))
+        wait_for(future.done)
+        assert future.result().success
+        assert future.result().result == rig.wait_message("objects")

@@ -13,6 +13,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
 
+from builtin_interfaces.msg import Duration
 from rclpy.parameter import Parameter
 from std_srvs.srv import SetBool, Trigger
 
@@ -23,6 +24,7 @@ from kd_pose.nodes.wholebody_pose_node import WholebodyPoseNode
 from kd_pose.people_stream import STREAM_STAGES
 from kd_pose.wholebody_keypoints import COCO_WHOLEBODY_133, COUNT, FLIP
 from kd_pose_msgs.msg import SkeletonInfo, WholebodyPose
+from kd_pose_msgs.srv import EstimatePeople
 
 OK, WARN, ERROR = b"\x00", b"\x01", b"\x02"
 IMAGE = np.full((480, 640, 3), 60, np.uint8)
@@ -259,3 +261,67 @@ def test_both_kinds_of_publisher_arrive_without_tracking(qos):
             ("", WholebodyPose.TENTATIVE)]
         reply = rig.call(Trigger, "reset_tracking", Trigger.Request())
         assert not reply.success and "tracking.enable is false" in reply.message
+
+
+# --- estimate_once -------------------------------------------------------------------------------
+
+
+def ask_once(rig, timeout_s=0.0):
+    """The future of an answer."""
+    client = rig.client.create_client(EstimatePeople, "wholebody_pose/estimate_once")
+    assert client.wait_for_service(10)
+    seconds, rest = divmod(timeout_s, 1)
+    return client.call_async(EstimatePeople.Request(
+        timeout=Duration(sec=int(seconds), nanosec=round(1e9 * rest))))
+
+
+def test_estimate_once_answers_with_the_next_image(live):
+    rig, fake, start = live
+    future = ask_once(rig)
+    another = ask_once(rig)
+    wait_for(lambda: len(rig.node._once._waiting) == 2)
+    assert not future.done()
+    message = show(live, [ONE])
+    wait_for(lambda: future.done() and another.done())
+    assert future.result().success and future.result().message == ""
+    assert future.result().result == another.result().result == message
+    assert message.header.stamp.sec == start
+
+
+def test_estimate_once_waits_for_an_image_that_is_newer_than_the_request(live):
+    rig, fake, start = live
+    fake.delay_s = 0.3
+    try:
+        rig.publish(IMAGE, stamp=(start, 0))
+        wait_for(rig.node._busy.locked)
+        future = ask_once(rig)
+        wait_for(lambda: rig.node._once._waiting)
+        show(live, [], 1.0)
+        wait_for(future.done)
+        assert future.result().result.header.stamp.sec == start + 1
+    finally:
+        fake.delay_s = 0.0
+
+
+def test_estimate_once_says_why_there_is_no_answer(live):
+    rig = live[0]
+    for timeout, text in ((0.1, "no result within 0.1 s: "), (-1.0, "must not be negative")):
+        future = ask_once(rig, timeout)
+        wait_for(future.done)
+        assert not future.result().success and text in future.result().message
+        assert future.result().result.people == []
+    rig.call(SetBool, "enable", SetBool.Request(data=False))
+    future = ask_once(rig)
+    wait_for(future.done)
+    assert "paused" in future.result().message
+    rig.call(SetBool, "enable", SetBool.Request(data=True))
+    future = ask_once(rig)
+    wait_for(lambda: rig.node._once._waiting)
+    rig.node.trigger_deactivate()
+    wait_for(future.done)
+    assert future.result().message == "the node was deactivated"
+    future = ask_once(rig)
+    wait_for(future.done)
+    assert future.result().message == "the node is not active"
+    rig.start_again()
+    assert len(show(live, [ONE]).people) == 1

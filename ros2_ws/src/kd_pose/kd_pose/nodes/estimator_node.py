@@ -33,6 +33,7 @@ from kd_pose.nodes.conversions import float_array, stamp_nanoseconds, vision_msg
 from kd_pose.nodes.diagnostics import OK, Diagnostics, Status
 from kd_pose.nodes.health import Health, Rejected
 from kd_pose.nodes.inputs import BOXES, CAMERA_INFO, DEPTH, Inputs
+from kd_pose.nodes.once import OnceService
 from kd_pose.nodes.sync import Counters, Frame, FrameSync
 from kd_pose.nodes.views import View, ViewReader
 from kd_pose.results import STAGES
@@ -44,6 +45,7 @@ PICTURE_QOS = QoSProfile(depth=1)
 # Beyond this an image's stamp and the node's clock are not the same clock.
 COMPARABLE_AGE_S = 10.0
 WORKER_STOP_S = 60.0
+PAUSED = "paused by the service ~/enable"
 
 
 class EstimatorNode(LifecycleNode):
@@ -58,6 +60,7 @@ class EstimatorNode(LifecycleNode):
     NOT_YET: Mapping[str, str] = {"publish_tf": "TF"}
     # The outputs that are vision_msgs.
     STANDARD_OUTPUTS = "~/detections is"
+    ONCE: type  # of ~/estimate_once; its `result` is what `results_message` gives
 
     def __init__(self, name: str, **kwargs) -> None:
         super().__init__(name, **kwargs)
@@ -78,6 +81,8 @@ class EstimatorNode(LifecycleNode):
         for part in ("input", "calibration", "inference", "model"):
             self._diagnostics.add(part, getattr(self, f"_{part}_status"))
         self.create_service(SetBool, "~/enable", self._on_enable)
+        self._once = OnceService(self, self.ONCE, self._not_running,
+                                 lambda: self._input_status().message)
         self._jumps = self.get_clock().create_jump_callback(
             JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1)),
             post_callback=self._on_time_jump,
@@ -113,8 +118,12 @@ class EstimatorNode(LifecycleNode):
         """The result, with `timing_ms`, of one view. Runs in the worker."""
         raise NotImplementedError
 
-    def publish_results(self, view: View, result: Any) -> None:
-        """Publish what robots wait for."""
+    def results_message(self, view: View, result: Any) -> Any:
+        """All of a result as one message."""
+        raise NotImplementedError
+
+    def publish_results(self, view: View, result: Any, message: Any) -> None:
+        """Publish what robots wait for. message: that of `results_message`."""
 
     def publish_pictures(self, view: View, result: Any) -> None:
         """Publish what people look at, if somebody does."""
@@ -239,6 +248,7 @@ class EstimatorNode(LifecycleNode):
         if self._inputs is not None:
             self._inputs.close()
             self._inputs = None
+        self._once.refuse_all("the node was deactivated")
         self._sync.close()
         worker, self._worker = self._worker, None
         if worker is not None and worker is not threading.current_thread():
@@ -296,6 +306,7 @@ class EstimatorNode(LifecycleNode):
         if self._inputs is not None:
             self._inputs.paused = not request.data
             if not request.data:
+                self._once.refuse_all(PAUSED)
                 self._sync.clear()
                 with self._busy:
                     self.publish_cleared()
@@ -304,6 +315,12 @@ class EstimatorNode(LifecycleNode):
         if self._inputs is None:
             response.message += ", from the next activation on"
         return response
+
+    def _not_running(self) -> str:
+        """Why no image is worked on now; "" if they are."""
+        if self._inputs is None:
+            return "the node is not active"
+        return "" if self._enabled else PAUSED
 
     def _on_time_jump(self, jump) -> None:
         if self._inputs is None:
@@ -343,7 +360,9 @@ class EstimatorNode(LifecycleNode):
         converted = time.perf_counter()
         result = self.estimate(view)
         estimated = time.perf_counter()
-        self.publish_results(view, result)
+        message = self.results_message(view, result)
+        self.publish_results(view, result, message)
+        self._once.offer(frame.received, message)
         published = time.perf_counter()
         sync.count("processed")
         age_ms = self._comparable_age(view.header)
@@ -379,7 +398,7 @@ class EstimatorNode(LifecycleNode):
         if self._inputs is None:
             return Status(OK, "not active")
         if not self._enabled:
-            return Status(OK, "paused by the service ~/enable")
+            return Status(OK, PAUSED)
         status = self._inputs.status(self.values["diagnostics.input_timeout_s"])
         return self.health.judge_rejections(status)
 

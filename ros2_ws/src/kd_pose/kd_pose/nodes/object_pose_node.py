@@ -19,6 +19,7 @@ from kd_pose.nodes.views import View
 from kd_pose.object_pose import ObjectPoseEstimator, ObjectPoseOptions
 from kd_pose.results import ObjectPoseFrame
 from kd_pose_msgs.msg import ObjectInfoArray, ObjectPoseArray
+from kd_pose_msgs.srv import EstimateObjects
 
 
 class ObjectPoseNode(EstimatorNode):
@@ -26,6 +27,7 @@ class ObjectPoseNode(EstimatorNode):
 
     TABLE = parameters.OBJECT_POSE
     NOT_YET = {**EstimatorNode.NOT_YET, "use_depth": "depth", "tracking.enable": "tracking"}
+    ONCE = EstimateObjects
     STANDARD_OUTPUTS = "~/detections and ~/vision_info are"
 
     def __init__(self, **kwargs) -> None:
@@ -97,8 +99,12 @@ class ObjectPoseNode(EstimatorNode):
             view.image, view.camera, channel_order=view.channel_order, boxes=view.boxes
         )
 
-    def publish_results(self, view: View, result: ObjectPoseFrame) -> None:
-        self._objects.publish(conversions.objects_message(result, view.header))
+    def results_message(self, view: View, result: ObjectPoseFrame) -> ObjectPoseArray:
+        return conversions.objects_message(result, view.header)
+
+    def publish_results(self, view: View, result: ObjectPoseFrame, message: ObjectPoseArray
+                        ) -> None:
+        self._objects.publish(message)
         if self.has_vision_msgs:
             self._detections.publish(conversions.detections_message(result, view.header))
         primary = self.values["primary_target"]

@@ -23,6 +23,7 @@ from kd_pose.smoothing import SmoothingOptions
 from kd_pose.tracking import TrackingOptions
 from kd_pose.wholebody_pose import WholebodyPoseEstimator, WholebodyPoseOptions
 from kd_pose_msgs.msg import SkeletonInfo, WholebodyPoseArray
+from kd_pose_msgs.srv import EstimatePeople
 
 
 class WholebodyPoseNode(EstimatorNode):
@@ -30,6 +31,7 @@ class WholebodyPoseNode(EstimatorNode):
 
     TABLE = parameters.WHOLEBODY_POSE
     STAGES = STREAM_STAGES
+    ONCE = EstimatePeople
 
     def __init__(self, **kwargs) -> None:
         self._stream: PeopleStream | None = None
@@ -91,10 +93,13 @@ class WholebodyPoseNode(EstimatorNode):
             view.image, 1e-9 * view.stamp_ns, channel_order=view.channel_order, boxes=view.boxes,
             depth=view.depth, camera=view.camera)
 
-    def publish_results(self, view: View, result: PeopleFrame) -> None:
+    def results_message(self, view: View, result: PeopleFrame) -> WholebodyPoseArray:
         height, width = view.image.shape[:2]
-        self._people.publish(
-            people_messages.people_message(result, view.header, (width, height)))
+        return people_messages.people_message(result, view.header, (width, height))
+
+    def publish_results(self, view: View, result: PeopleFrame, message: WholebodyPoseArray
+                        ) -> None:
+        self._people.publish(message)
         if self._detections is not None:
             self._detections.publish(people_messages.person_boxes_message(result, view.header))
 
