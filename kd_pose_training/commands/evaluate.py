@@ -29,8 +29,7 @@ examples:
   kd-pose-train evaluate people.onnx --data coco:val --detector person.onnx --out runs/report
   kd-pose-train evaluate dw-ll_ucoco_384.pth --data coco:val --out runs/report \\
       --boxes COCO_val2017_detections_AP_H_56_person.json
-  kd-pose-train evaluate runs/people --data UBody/annotations/Movie/keypoint_annotation.json:\\
-UBody/images/Movie --box-areas --out runs/report
+  kd-pose-train evaluate runs/people --data UBody:test --out runs/report
 
 objects: OUT holds report.json with every single target, and sheet_oracle.jpg / sheet_detected.jpg
 with the worst and the best estimates. Recalls count every instance that is visible enough
@@ -58,8 +57,8 @@ def add_parser(subparsers: Any) -> None:
                         help=".onnx file; for people also a run's folder, or a checkpoint")
     parser.add_argument("--detector", type=Path, metavar="DETECTOR.onnx")
     parser.add_argument("--data", required=True, metavar="ROOT:SPLIT",
-                        help="BOP split folder; people: COCO-WholeBody folder and split, or "
-                        "annotations.json:pictures")
+                        help="BOP split folder; people: COCO-WholeBody or UBody folder and "
+                        "split, or annotations.json:pictures")
     parser.add_argument("--boxes", metavar="KIND",
                         help="oracle: true boxes, detected: the detector's, both: one after the "
                         "other (default: both with a detector, else oracle), or a FILE.json with "
@@ -86,7 +85,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--no-flip-test", action="store_true",
                         help="people: do not also run the mirror image of each crop")
     parser.add_argument("--box-areas", action="store_true",
-                        help="people: areas are 0.53 of the boxes (UBody, which has no others)")
+                        help="people: areas are 0.53 of the boxes (always so for UBody)")
     parser.add_argument("--raw-weights", action="store_true",
                         help="people: the last weights of a checkpoint, not the averaged ones")
     parser.add_argument("--part", default="auto", metavar="NAME",

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kd_pose_training.evaluation.people_truth import ScoredPeople
+    from kd_pose_training.evaluation.wholebody_results import PersonBoxes
 
 OBJECTS_ONLY = ("targets", "bop_csv", "score_threshold", "calibrate_covariance")
 
 
 def evaluate_people(options: argparse.Namespace) -> int:
     """Evaluate with each kind of boxes, print the tables, write report, estimates and pictures."""
-    from kd_pose_training.data.people_sets import find_files
-    from kd_pose_training.evaluation.wholebody import read_truth
+    from kd_pose_training.evaluation.people_truth import open_scored_people
     from kd_pose_training.evaluation.wholebody_model import open_scored
-    from kd_pose_training.evaluation.wholebody_score import (
-        describe,
-        score,
-        some_pictures,
-        write_all,
-    )
+    from kd_pose_training.evaluation.wholebody_score import describe, score, write_all
     _check(options)
-    files = find_files(options.data)
-    truth = some_pictures(read_truth(files.annotations, not options.box_areas), options.limit)
+    people = open_scored_people(options.data, not options.box_areas).some(options.limit)
+    truth = people.truth
     model = open_scored(options.model, part=options.part, averaged=not options.raw_weights,
                         backend=options.backend, device=options.device, threads=options.threads)
     print(f"{model.description}, flip test {'off' if options.no_flip_test else 'on'}", flush=True)
@@ -30,8 +28,8 @@ def evaluate_people(options: argparse.Namespace) -> int:
     results = {}
     for kind in kinds:
         name = "file" if kind.endswith(".json") else kind
-        boxes = _boxes(kind, options, files, truth)
-        results[name] = score(model, truth, files.images, boxes, not options.no_flip_test)
+        results[name] = score(model, truth, people.images, _boxes(kind, options, people),
+                              not options.no_flip_test)
         print(describe(name, truth, results[name]), end="\n\n", flush=True)
     notes = {"model": model.description, "data": options.data,
              "flip_test": not options.no_flip_test,
@@ -40,7 +38,7 @@ def evaluate_people(options: argparse.Namespace) -> int:
         notes["detector"] = str(options.detector)
     if kinds[0].endswith(".json"):
         notes["boxes"] = kinds[0]
-    report = write_all(options.out, truth, files.images, results, notes)
+    report = write_all(options.out, truth, people.images, results, notes)
     print(f"{options.out}: report.json, all estimates, and pictures of the worst and best")
     if options.write_metrics:
         from kd_pose_training.export import set_manifest_metrics
@@ -66,18 +64,18 @@ def _check(options: argparse.Namespace) -> None:
                          "kd-pose-train export has --metrics")
 
 
-def _boxes(kind: str, options: argparse.Namespace, files, truth):
-    from kd_pose_training.evaluation.wholebody_results import read_boxes
-    from kd_pose_training.evaluation.wholebody_score import annotated_boxes, detected_boxes
-    if kind.endswith(".json"):
-        return read_boxes(kind, truth.image_id)
+def _boxes(kind: str, options: argparse.Namespace, people: ScoredPeople) -> PersonBoxes:
     if kind == "oracle":
-        return annotated_boxes(files, truth)
+        return people.boxes
+    if kind.endswith(".json"):
+        from kd_pose_training.evaluation.wholebody_results import read_boxes
+        return read_boxes(kind, people.truth.image_id)
     from kd_pose.person_detector import open_person_detector
+    from kd_pose_training.evaluation.wholebody_score import detected_boxes
     detector = open_person_detector(options.detector, backend=options.backend,
                                     device=options.device, threads=options.threads)
     try:
-        return detected_boxes(detector, truth, Path(files.images),
+        return detected_boxes(detector, people.truth, people.images,
                               options.detector_score_threshold)
     finally:
         detector.close()

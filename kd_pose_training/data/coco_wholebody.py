@@ -179,6 +179,20 @@ def read_ubody(root: str | Path, split: str = "train", *, every: int = UBODY_EVE
     Raises:
         ValueError: as :func:`read_coco_wholebody`, or no scene, or the list cannot be read.
     """
+    files, wanted = ubody_files(root, split, scenes)
+    return concatenate([
+        read_coco_wholebody(path, Path(root) / "images" / path.parent.name, every=every,
+                            wanted=wanted, check_images=check_images)
+        for path in files])
+
+
+def ubody_files(root: str | Path, split: str, scenes: Sequence[str] = ()
+                ) -> tuple[list[Path], Callable[[str], bool]]:
+    """Annotation files of UBody's scenes, by name, and which ``file_name`` belongs to a split.
+
+    Raises:
+        ValueError: as :func:`read_ubody`.
+    """
     if split not in ("train", "test"):
         raise ValueError(f"split is {split!r}; allowed: 'train', 'test'")
     root = Path(root)
@@ -200,10 +214,7 @@ def read_ubody(root: str | Path, split: str = "train", *, every: int = UBODY_EVE
     def wanted(file_name: str) -> bool:
         return (_video(file_name) in tested) == (split == "test")
 
-    return concatenate([
-        read_coco_wholebody(path, root / "images" / path.parent.name, every=every, wanted=wanted,
-                            check_images=check_images)
-        for path in files])
+    return files, wanted
 
 
 def concatenate(tables: Sequence[PersonTable]) -> PersonTable:

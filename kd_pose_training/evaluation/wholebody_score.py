@@ -19,8 +19,6 @@ import numpy as np
 from kd_pose.person_detector import PersonDetector
 from kd_pose.skeleton_drawing import draw_people
 from kd_pose_training.data.bop_files import read_picture
-from kd_pose_training.data.coco_wholebody import read_coco_wholebody
-from kd_pose_training.data.people_sets import PeopleFiles
 from kd_pose_training.evaluation.oks import SCORED, WHOLE, part_oks
 from kd_pose_training.evaluation.report import write_json
 from kd_pose_training.evaluation.wholebody import (
@@ -34,7 +32,7 @@ from kd_pose_training.evaluation.wholebody_results import (
     PersonEstimates,
     write_results,
 )
-from kd_pose_training.evaluation.wholebody_run import estimate_people, true_boxes
+from kd_pose_training.evaluation.wholebody_run import estimate_people
 
 WORST, BEST, COLUMNS = 8, 4, 4
 TILE_WH, STRIP = (420, 315), 24  # pixels
@@ -65,13 +63,6 @@ def score(model: ScoredModel, truth: PersonTruth, images: Path, boxes: PersonBox
     return PeopleResult(boxes, found, average_precision(truth, found), seconds)
 
 
-def annotated_boxes(files: PeopleFiles, truth: PersonTruth) -> PersonBoxes:
-    """The annotated boxes of people that can be learned from, in the pictures of ``truth``."""
-    boxes = true_boxes(read_coco_wholebody(files.annotations, files.images, check_images=False))
-    rows = np.isin(boxes.image_id, truth.image_id)
-    return PersonBoxes(boxes.image_id[rows], boxes.box_xywh[rows], boxes.score[rows])
-
-
 def detected_boxes(detector: PersonDetector, truth: PersonTruth, images: Path,
                    score_threshold: float | None = None) -> PersonBoxes:
     """A detector's boxes in all pictures of ``truth``.
@@ -92,20 +83,6 @@ def detected_boxes(detector: PersonDetector, truth: PersonTruth, images: Path,
             scores.append(found.score)
     return PersonBoxes(np.array(ids, np.int64), np.array(boxes, float).reshape(-1, 4),
                        np.array(scores, float))
-
-
-def some_pictures(truth: PersonTruth, limit: int) -> PersonTruth:
-    """At most ``limit`` of the pictures, spread evenly, with their people; 0: all."""
-    count = len(truth.image_id)
-    if not limit or limit >= count:
-        return truth
-    pictures = np.arange(limit) * count // limit
-    place = np.full(count, -1)
-    place[pictures] = np.arange(limit)
-    people = place[truth.image] >= 0
-    return PersonTruth(truth.image_id[pictures], tuple(truth.file_name[row] for row in pictures),
-                       place[truth.image[people]], truth.points[people], truth.box_xywh[people],
-                       truth.area[people], truth.crowd[people])
 
 
 def summarise(truth: PersonTruth, result: PeopleResult) -> dict[str, Any]:

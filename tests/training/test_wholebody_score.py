@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -24,6 +25,7 @@ from kd_pose_training import cli
 from kd_pose_training.data.person_batch import Encoding
 from kd_pose_training.evaluation import wholebody_score
 from kd_pose_training.evaluation.oks import SCORED
+from kd_pose_training.evaluation.people_truth import open_scored_people
 from kd_pose_training.evaluation.wholebody import read_truth
 from kd_pose_training.evaluation.wholebody_model import ScoredModel, open_scored
 from kd_pose_training.evaluation.wholebody_results import PersonEstimates, read_results
@@ -122,10 +124,46 @@ def test_a_detector(people, perfect, tmp_path, monkeypatch):
 
 
 def test_pictures_are_chosen_evenly(people):
-    truth = read_truth(annotation_path(people, "val"))
-    assert wholebody_score.some_pictures(truth, 0) is truth
-    some = wholebody_score.some_pictures(truth, 2)
-    assert some.image_id.tolist() == [1, 2] and some.image.tolist() == [0, 1]
+    whole = open_scored_people(f"{people}:val")
+    assert whole.some(0) is whole and whole.some(3) is whole
+    some = whole.some(2)
+    assert some.truth.image_id.tolist() == [1, 2] and some.truth.image.tolist() == [0, 1]
+    assert some.boxes.image_id.tolist() == [1, 2]
+    assert some.truth.file_name == ("000000000001.jpg", "000000000002.jpg")
+
+
+@pytest.fixture
+def ubody(tmp_path):
+    """Two scenes; of each, pictures 10 and 20 count, and 20 is of a video for testing."""
+    root = tmp_path / "UBody"
+    people = write_people(tmp_path / "twenty", 20, 1)
+    change_annotations(people, all_at_the_centre)
+    data = json.loads(annotation_path(people).read_text())
+    for scene in ("Movie", "Speech"):
+        (root / "annotations" / scene).mkdir(parents=True)
+        for item in data["images"]:
+            video = f"{scene}_{'b' if item['id'] > 15 else 'a'}"
+            name = f"{item['id']:012d}.jpg"
+            item["file_name"] = f"{video}_Trim1/{name}"
+            (root / "images" / scene / f"{video}_Trim1").mkdir(parents=True, exist_ok=True)
+            shutil.copy(people / "images/train" / name, root / "images" / scene
+                        / item["file_name"])
+        (root / f"annotations/{scene}/keypoint_annotation.json").write_text(json.dumps(data))
+    (root / "splits").mkdir()
+    np.save(root / "splits/intra_scene_test_list.npy", np.array(["Movie_b", "Speech_b"]))
+    return root
+
+
+def test_ubody(ubody, perfect, tmp_path):
+    train, test = (open_scored_people(f"{ubody}:{split}") for split in ("train", "test"))
+    assert train.truth.image_id.tolist() == [10, 10**8 + 10]
+    assert test.truth.image_id.tolist() == test.boxes.image_id.tolist() == [20, 10**8 + 20]
+    assert test.truth.file_name[1] == "Speech/Speech_b_Trim1/000000000020.jpg"
+    assert test.truth.area == pytest.approx(0.53 * BOX[2] * BOX[3])
+    assert cli.main(["evaluate", "run", "--data", f"{ubody}:test", "-o",
+                     str(tmp_path / "out")]) == 0
+    found = summary(tmp_path / "out")
+    assert (found["pictures"], found["wholebody"]["AP"]) == (2, 1.0)
 
 
 def test_similarity_of_a_picture(people):
