@@ -13,9 +13,9 @@ import numpy as np
 
 from benchmarks.timing import table
 
-NAMES = ("crop", "pnp", "codes", "simcc", "alignment")
-# only when named: the peer is on no package index, or needs NumPy 1
-ASKED_FOR = ("bop_errors", "wholebody_data", "wholebody_eval")
+NAMES = ("crop", "pnp", "codes", "simcc", "alignment", "imports")
+# only when named: the peer is on no package index, or needs NumPy 1, or it takes many minutes
+ASKED_FOR = ("bop_errors", "wholebody_data", "wholebody_eval", "wholebody_frame")
 
 
 def main() -> int:

@@ -9,8 +9,9 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
+from helpers import published_models as published
 from helpers.tiny_people import GAIN, people_manifest, write_people_model
-from kd_pose.manifest import ModelFileError
+from kd_pose.manifest import ModelFileError, PersonDetectorManifest
 from kd_pose.results import STAGES, Detection2D, TrackState
 from kd_pose.simcc_network import SimccNetwork, keypoint_confidence
 from kd_pose.wholebody_keypoints import COUNT
@@ -262,6 +263,58 @@ class TestBoxes:
         (person,) = estimator.estimate(picture((50, 40, 0)),
                                        boxes=[unit_box(30, 20, score=7.0)]).people
         assert person.score == pytest.approx(0.8)
+
+
+DETECTED = [unit_box(2, 20, score=0.6), unit_box(70, 10, score=0.9)]
+DOTS = [(20, 50, 0), (21, 51, 1), (22, 52, 2), (90, 40, 0), (91, 41, 1), (92, 42, 2)]
+
+
+@pytest.fixture(scope="module")
+def both(path, tmp_path_factory):
+    size = (128, 96)
+    boxes = np.array([item.box_xywh for item in DETECTED])
+    # the networks count edges from the left of the first pixel
+    corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) + 0.5
+    rows = published.yolox_rows(corners, np.array([0.6, 0.9]), size)
+    file = published.yolox(tmp_path_factory.mktemp("detector") / "yolox.onnx", rows, size)
+    published.embed(file, PersonDetectorManifest(
+        task="person_detector", architecture="yolox", layout="yolox_grid", input_size=size,
+        mean=(0, 0, 0), std=(1, 1, 1), channel_order="bgr", input_name="images",
+        output_names=("output",)))
+    return WholebodyPoseEstimator(path, file, backend="onnxruntime", device="cpu", threads=1)
+
+
+class TestDetector:
+    """A YOLOX file that answers with the boxes of two people, and the dots that they wear."""
+
+    def test_finds_boxes_and_people(self, both):
+        image = picture(*DOTS, size=(96, 128))
+        frame = both.estimate(image)
+        assert both.has_detector and frame.ignored_boxes == 0
+        assert [item.score for item in frame.detections] == pytest.approx([0.9, 0.6], abs=1e-6)
+        for person, x, y, item in zip(frame.people, (90, 20), (40, 50), DETECTED[::-1]):
+            assert np.allclose(person.box_xywh, item.box_xywh, atol=1e-3)
+            for mask, shift in ((RED, 0), (GREEN, 1), (BLUE, 2)):
+                found = person.keypoints_xy[mask & SEEN]
+                assert np.allclose(found, (x + shift, y + shift), atol=0.51)
+        assert frame.timing_ms["detector"] > 0
+
+    def test_detect_alone_and_its_threshold(self, both):
+        image = picture(size=(96, 128))
+        assert len(both.detect(image)) == 2
+        both.options = WholebodyPoseOptions(detector_score_threshold=0.7)
+        try:
+            assert len(both.detect(image)) == 1
+            assert len(both.estimate(image).people) == 1
+        finally:
+            both.options = WholebodyPoseOptions()
+
+    def test_given_boxes_come_first(self, both):
+        assert both.estimate(picture(size=(96, 128)), boxes=[]).people == []
+
+    def test_a_file_that_is_no_detector(self, path):
+        with pytest.raises(ModelFileError, match="people.onnx.*'wholebody'.*'person_detector'"):
+            WholebodyPoseEstimator(path, path)
 
 
 class TestFiles:

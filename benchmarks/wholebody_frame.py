@@ -1,0 +1,222 @@
+"""Whole frames with 1 and 4 people: detector, crops, pose network, decoding, tracks.
+
+kd_pose's `PeopleStream` against rtmlib's PoseTracker, with the same two ONNX files (YOLOX-m
+at 640x640, RTMPose for 133 keypoints at 256x192) and the same engine. kd_pose's detector runs in
+every 10th frame, tracks give the boxes between; rtmlib's in every frame, or in every 10th. Times
+are means over the 10 frames of a cycle. rtmlib with the detector in every frame does the same in
+all of them, so two of each cycle are timed.
+
+One thread: both engines have one, and times are CPU times, which other programs hardly change.
+Robot: both sides set their engines up by themselves, with all cores, one of which another program
+keeps busy; times are wall times.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import multiprocessing
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from benchmarks.published_networks import detector_file, pose_file
+from benchmarks.timing import Row, row
+
+PEERS = ("rtmlib",)
+INSTALL = "--no-deps -r tools/requirements/bench.txt"
+EVERY = 10  # frames from detection to detection
+WIDTH, HEIGHT = 1920, 1080
+PERSON_WH = (200, 500)
+FRAME_S = 1 / 30
+GOAL_ALWAYS, GOAL_EVERY = 3.0, 1.3
+MAX_DIFFERENCE_PX = 2.5  # a pixel of the network's input is 2.4 of the picture
+
+
+@dataclass(frozen=True)
+class Case:
+    """size: of the pose network. robot: see the module's docstring."""
+
+    size: str
+    people: int
+    engine: str = "onnxruntime"
+    robot: bool = False
+    goals: tuple[float, float] = (GOAL_ALWAYS, GOAL_EVERY)
+
+    @property
+    def name(self) -> str:
+        people = "1 person" if self.people == 1 else f"{self.people} people"
+        where = "a core busy" if self.robot else "one thread"
+        return f"frame, {people}, {self.size}, {self.engine}, {where}, vs rtmlib"
+
+
+def cases() -> list[Case]:
+    one_thread = [Case(size, people) for size in ("rtmpose_m", "rtmpose_t") for people in (1, 4)]
+    found = [case for case in (Case("rtmpose_m", 4, "openvino"),) if find_spec(case.engine)]
+    return one_thread + found + [Case("rtmpose_m", people, robot=True) for people in (1, 4)]
+
+
+def run(cycles: int = 8) -> list[Row]:
+    """Every case in a fresh process: each has its own cores and threads."""
+    rows = []
+    for case in cases():
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            rows += pool.submit(measure, case, cycles).result()
+    return rows
+
+
+def _use_one_core() -> None:
+    """The engines' own choice of threads follows the process's cores."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+@contextlib.contextmanager
+def _busy_neighbour() -> Iterator[None]:
+    """Another program that keeps a core busy."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def person_boxes(people: int) -> np.ndarray:
+    """(n, 4) xyxy, side by side so that nobody's crop shows another."""
+    centres = np.array([[(2 * i + 1) * WIDTH / (2 * people), HEIGHT / 2] for i in range(people)])
+    half = np.array(PERSON_WH) / 2
+    return np.concatenate([centres - half, centres + half], axis=1)
+
+
+def pictures(people: int, frames: int = EVERY) -> list[np.ndarray]:
+    """Dark noise; a blob of one channel each in two corners and the middle of everyone's box.
+
+    People walk one pixel to the right and back.
+    """
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    reach = np.arange(-12, 13)
+    blob = 255 * np.exp(-(reach[:, None] ** 2 + reach**2) / (2 * 5.0**2))
+    images = []
+    for index in range(frames):
+        image = noise.copy()
+        for x0, y0, x1, y1 in person_boxes(people).astype(int):
+            shift = min(index, frames - index)
+            places = ((x0, y0), ((x0 + x1) // 2, (y0 + y1) // 2), (x1, y1))
+            for channel, (x, y) in enumerate(places):
+                part = image[y - 12:y + 13, x + shift - 12:x + shift + 13, channel]
+                part[...] = np.maximum(part, blob)
+        images.append(image)
+    return images
+
+
+@contextlib.contextmanager
+def _single_thread_sessions() -> Iterator[None]:
+    """rtmlib gives its onnxruntime sessions no options; these say one thread."""
+    import onnxruntime
+
+    original = onnxruntime.InferenceSession
+
+    def session(path_or_bytes, providers):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        return original(path_or_bytes, options, providers=providers)
+
+    onnxruntime.InferenceSession = session
+    try:
+        yield
+    finally:
+        onnxruntime.InferenceSession = original
+
+
+def peer_stream(case: Case, pose: Path, detector: Path, every: int) -> Callable:
+    """Picture -> keypoints (n, 133, 2), by rtmlib as its users call it."""
+    from rtmlib import Custom, PoseTracker
+
+    solution = partial(Custom, det_class="YOLOX", det=str(detector), det_input_size=(640, 640),
+                       pose_class="RTMPose", pose=str(pose), pose_input_size=(192, 256))
+    threads = contextlib.nullcontext() if case.robot else _single_thread_sessions()
+    with threads, contextlib.redirect_stdout(io.StringIO()):
+        tracker = PoseTracker(solution, det_frequency=every, backend=case.engine)
+    return lambda image: tracker(image)[0]
+
+
+def our_stream(case: Case, pose: Path, detector: Path) -> Callable:
+    """Picture -> keypoints (n, 133, 2), by what the node runs, with its settings."""
+    from kd_pose.people_stream import PeopleStream, StreamOptions
+    from kd_pose.wholebody_pose import WholebodyPoseEstimator
+
+    estimator = WholebodyPoseEstimator(pose, detector, backend=case.engine, device="cpu",
+                                       threads=0 if case.robot else 1)
+    stream, stamps = PeopleStream(estimator, StreamOptions(detector_every_n=EVERY)), count()
+
+    def process(image: np.ndarray) -> np.ndarray:
+        frame = stream.estimate(image, next(stamps) * FRAME_S)
+        return np.array([person.keypoints_xy for person in frame.people])
+
+    return process
+
+
+def measure(case: Case, cycles: int) -> list[Row]:
+    """Two rows: rtmlib's detector in every frame, and as rarely as ours."""
+    cv2.setNumThreads(1)
+    pose = pose_file(case.size)
+    detector = detector_file(person_boxes(case.people) * 640 / WIDTH)
+    if not case.robot:
+        _use_one_core()
+    streams = [peer_stream(case, pose, detector, 1), peer_stream(case, pose, detector, EVERY),
+               our_stream(case, pose, detector)]
+    with _busy_neighbour() if case.robot else contextlib.nullcontext():
+        clock = time.perf_counter if case.robot else time.process_time
+        ms, difference = _times(case, streams, cycles, clock)
+    return [
+        row(f"{case.name} det_frequency={every}", (ms[peer], ms[2]), goal,
+            f"keypoints within {difference:.1f} px; quartiles {_quartiles(ms[peer])} vs "
+            f"{_quartiles(ms[2])}", difference <= MAX_DIFFERENCE_PX)
+        for peer, every, goal in zip((0, 1), (1, EVERY), case.goals)
+    ]
+
+
+def _times(case: Case, streams: list[Callable], cycles: int,
+           clock: Callable[[], float]) -> tuple[np.ndarray, float]:
+    """Milliseconds a frame (3, cycles), and the largest difference on detector frames, px."""
+    images, difference = pictures(case.people), 0.0
+    seconds = np.zeros((3, cycles + 1, EVERY))
+    for cycle in range(cycles + 1):
+        for index, image in enumerate(images):
+            found = [None, None, None]
+            for which, stream in enumerate(streams):
+                if which or index % 5 == 0:
+                    start = clock()
+                    found[which] = stream(image)
+                    seconds[which, cycle, index] = clock() - start
+            gap = _difference(found[1], found[2], case.people)
+            if index == 0 or not np.isfinite(gap):
+                difference = max(difference, gap)
+    ms = 1e3 * seconds[:, 1:]  # the first cycle warms up
+    per_frame = [ms[0][:, ::5].mean(axis=1), ms[1].mean(axis=1), ms[2].mean(axis=1)]
+    return np.stack(per_frame), difference
+
+
+def _difference(a: np.ndarray, b: np.ndarray, people: int) -> float:
+    """Largest distance along an axis between people in order of x; inf where somebody is lost."""
+    if len(a) != people or len(b) != people:
+        return float("inf")
+    a, b = (items[np.argsort(items[:, :, 0].mean(axis=1))] for items in (a, b))
+    return float(np.abs(a - b).max())
+
+
+def _quartiles(values: np.ndarray) -> str:
+    return "{:.1f} to {:.1f}".format(*np.percentile(values, [25, 75]))
