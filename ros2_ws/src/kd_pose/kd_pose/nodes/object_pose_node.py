@@ -6,14 +6,13 @@ import sys
 from typing import Any
 
 from geometry_msgs.msg import PoseWithCovarianceStamped
-from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from kd_pose.drawing import draw_objects
 from kd_pose.nodes import conversions, parameters
 from kd_pose.nodes.estimator_node import LATCHED_QOS, PICTURE_QOS, EstimatorNode
-from kd_pose.nodes.images import compressed_message, image_message
+from kd_pose.nodes.pictures import PictureOutput
 from kd_pose.nodes.process import run
 from kd_pose.nodes.views import View
 from kd_pose.object_pose import ObjectPoseEstimator, ObjectPoseOptions
@@ -73,8 +72,7 @@ class ObjectPoseNode(EstimatorNode):
         self._objects = self.output(ObjectPoseArray, "~/objects")
         self._target = self.output(PoseWithCovarianceStamped, "~/target_pose")
         self._markers = self.output(MarkerArray, "~/markers")
-        self._picture = self.output(Image, "~/image_annotated", PICTURE_QOS)
-        self._jpeg = self.output(CompressedImage, "~/image_annotated/compressed", PICTURE_QOS)
+        self._picture = PictureOutput(self.output, PICTURE_QOS)
         self._object_info = self.output(ObjectInfoArray, "~/object_info", LATCHED_QOS)
         if self.has_vision_msgs:
             from vision_msgs.msg import Detection3DArray, VisionInfo
@@ -119,16 +117,9 @@ class ObjectPoseNode(EstimatorNode):
             self._markers.publish(
                 conversions.markers_message(result, view.header, lifetime, names)
             )
-        raw, jpeg = self._picture.get_subscription_count(), self._jpeg.get_subscription_count()
-        if not (raw or jpeg):
-            return
-        order = view.channel_order
-        image = draw_objects(view.image, result, view.camera, order, names)
-        if raw:
-            self._picture.publish(image_message(image, view.header, f"{order}8"))
-        if jpeg:
-            quality = self.values["annotate.jpeg_quality"]
-            self._jpeg.publish(compressed_message(image, view.header, order, quality))
+        self._picture.publish(
+            view, lambda: draw_objects(view.image, result, view.camera, view.channel_order, names),
+            self.values["annotate.jpeg_quality"])
 
     def publish_cleared(self) -> None:
         header = Header(stamp=self.get_clock().now().to_msg())

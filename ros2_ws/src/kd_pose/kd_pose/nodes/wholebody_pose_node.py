@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from sensor_msgs.msg import CompressedImage, Image
+import numpy as np
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
@@ -13,7 +13,7 @@ from visualization_msgs.msg import MarkerArray
 from kd_pose.lifting import LiftingOptions
 from kd_pose.nodes import conversions, parameters, people_messages
 from kd_pose.nodes.estimator_node import LATCHED_QOS, PICTURE_QOS, EstimatorNode
-from kd_pose.nodes.images import compressed_message, image_message
+from kd_pose.nodes.pictures import PictureOutput
 from kd_pose.nodes.process import run
 from kd_pose.nodes.views import View
 from kd_pose.people_stream import STREAM_STAGES, PeopleStream, StreamOptions
@@ -72,8 +72,7 @@ class WholebodyPoseNode(EstimatorNode):
 
     def create_outputs(self) -> None:
         self._people = self.output(WholebodyPoseArray, "~/people")
-        self._picture = self.output(Image, "~/image_annotated", PICTURE_QOS)
-        self._jpeg = self.output(CompressedImage, "~/image_annotated/compressed", PICTURE_QOS)
+        self._picture = PictureOutput(self.output, PICTURE_QOS)
         self._skeleton = self.output(SkeletonInfo, "~/skeleton_info", LATCHED_QOS)
         self._markers = self._detections = None
         if self.needs_camera(self.values):
@@ -107,17 +106,12 @@ class WholebodyPoseNode(EstimatorNode):
         if self._markers is not None and self._markers.get_subscription_count():
             self._markers.publish(people_messages.people_markers_message(
                 result, view.header, self.values["markers.lifetime_s"]))
-        raw, jpeg = self._picture.get_subscription_count(), self._jpeg.get_subscription_count()
-        if not (raw or jpeg):
-            return
-        order = view.channel_order
-        image = draw_frame(view.image, result, order, self.values["keypoint_score_threshold"],
-                           self.values["annotate.labels"])
-        if raw:
-            self._picture.publish(image_message(image, view.header, f"{order}8"))
-        if jpeg:
-            quality = self.values["annotate.jpeg_quality"]
-            self._jpeg.publish(compressed_message(image, view.header, order, quality))
+        self._picture.publish(view, lambda: self._draw(view, result),
+                              self.values["annotate.jpeg_quality"])
+
+    def _draw(self, view: View, result: PeopleFrame) -> np.ndarray:
+        return draw_frame(view.image, result, view.channel_order,
+                          self.values["keypoint_score_threshold"], self.values["annotate.labels"])
 
     def publish_cleared(self) -> None:
         if self._markers is not None:
