@@ -32,7 +32,7 @@ class FakePeople:
         self.people, self.hidden = [np.array(box, float) for box in people], set()
         self.delay_s, self.has_detector, self.failure = delay_s, detector, None
         self.detections, self.looked_at = 0, []
-        self.closed, self.options = False, None
+        self.closed, self.options, self.ignored_boxes = False, None, 0
 
     def warm_up(self, n):
         pass
@@ -56,7 +56,7 @@ class FakePeople:
         self.looked_at.append([np.asarray(box.box_xywh) for box in boxes])
         people = [self._pose(box) for box in boxes]
         people.sort(key=lambda person: -person.score)
-        return PeopleFrame(people, boxes, dict.fromkeys(STAGES, 1.0))
+        return PeopleFrame(people, boxes, dict.fromkeys(STAGES, 1.0), self.ignored_boxes)
 
     def _pose(self, box):
         truth = np.array(self.people).reshape(-1, 4)

@@ -197,6 +197,16 @@ def test_a_worker_exception_is_counted_and_survived(live):
     assert len(show(live, [ONE], 0.1).people) == 1
 
 
+def test_boxes_that_cannot_be_looked_at_are_told(live):
+    rig, fake, _ = live
+    fake.ignored_boxes = 2
+    try:
+        assert len(show(live, [ONE]).people) == 1
+    finally:
+        fake.ignored_boxes = 0
+    rig.wait_status("input", WARN, "2 box(es) of an image were ignored: of a class that")
+
+
 def test_enable_pauses_and_resumes(live):
     rig, fake, start = live
     assert rig.call(SetBool, "enable", SetBool.Request(data=False)).message == "paused"

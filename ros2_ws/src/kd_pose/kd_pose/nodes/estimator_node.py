@@ -115,7 +115,7 @@ class EstimatorNode(LifecycleNode):
         """Publish what describes the model; called on activation."""
 
     def estimate(self, view: View) -> Any:
-        """The result, with `timing_ms`, of one view. Runs in the worker."""
+        """The result, with `timing_ms` and `ignored_boxes`, of one view. Runs in the worker."""
         raise NotImplementedError
 
     def results_message(self, view: View, result: Any) -> Any:
@@ -359,6 +359,8 @@ class EstimatorNode(LifecycleNode):
         view = self._views.read(frame, self.get_clock().now().nanoseconds)
         converted = time.perf_counter()
         result = self.estimate(view)
+        if result.ignored_boxes:
+            self.health.ignore_boxes(result.ignored_boxes)
         estimated = time.perf_counter()
         message = self.results_message(view, result)
         self.publish_results(view, result, message)

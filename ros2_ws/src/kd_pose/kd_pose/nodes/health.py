@@ -33,6 +33,7 @@ class Health:
         """Forget what concerns single frames."""
         self.calibration = Status(OK, "no camera_info yet")
         self.rejections, self.exceptions = Incident(), Incident()
+        self.ignored_boxes = Incident()
         self.processing, self.latency = Statistics(), Statistics()
 
     def reject(self, error: Rejected) -> None:
@@ -42,10 +43,18 @@ class Health:
             self.rejections.note(str(error))
             self.rejection_level = error.level
 
+    def ignore_boxes(self, count: int) -> None:
+        """So many boxes of an image were given and could not be looked at."""
+        self.ignored_boxes.note(
+            f"{count} box(es) of an image were ignored: of a class that the model does not know, "
+            "without area, or outside of the image")
+
     def judge_rejections(self, status: Status) -> Status:
-        """`status` with what was rejected lately."""
+        """`status` with what was rejected or ignored lately."""
         if self.rejections.recent:
             status.worsen(self.rejection_level, f"image rejected: {self.rejections.text}")
+        if self.ignored_boxes.recent:
+            status.worsen(WARN, self.ignored_boxes.text)
         return status
 
     def inference(self, limits_ms: Mapping[str, float]) -> Status:
