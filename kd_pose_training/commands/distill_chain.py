@@ -42,7 +42,7 @@ def add_parser(subparsers: Any) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from kd_pose_training.training.chain import load_chain, plan, run_chain, table
-    from kd_pose_training.training.run import finished
+    from kd_pose_training.training.wholebody import finished
     chain = load_chain(options.config, options.overrides)
     if options.dry_run:
         for step in plan(chain, options.output):

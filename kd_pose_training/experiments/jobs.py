@@ -71,12 +71,9 @@ def train_to_end(settings: Recipe, where: Path) -> float:
     Raises:
         KeyboardInterrupt: a signal stopped the training; its checkpoint is there.
     """
-    from kd_pose_training.engine.checkpoint import load_checkpoint
-    from kd_pose_training.training.run import train
+    from kd_pose_training.training import run
     started = time.time()
-    state = load_checkpoint(train(settings, where, resume=where.is_dir()))
-    if state["iteration"] < state["iterations"]:
-        raise KeyboardInterrupt(f"{where}: stopped at iteration {state['iteration']}")
+    run.train_to_end(settings, where)
     return time.time() - started
 
 

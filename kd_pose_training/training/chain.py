@@ -18,7 +18,8 @@ from typing import Literal
 from kd_pose_training import strict
 from kd_pose_training.engine.log import read_log
 from kd_pose_training.recipe import load_recipe
-from kd_pose_training.training.run import finished, train_to_end
+from kd_pose_training.training.run import train_to_end
+from kd_pose_training.training.wholebody import finished
 from kd_pose_training.wholebody_config import SizeName, WholebodyTrainConfig
 
 PLAIN, STAGE1, STAGE2 = "plain", "stage1", "stage2"

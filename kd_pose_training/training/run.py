@@ -6,7 +6,6 @@ What a task brings (data, network, losses, teacher) comes as :class:`RunParts` f
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,26 +90,6 @@ def train(config: Recipe, output_dir: str | Path, resume: bool = False) -> Path:
         return last if done == config.trainer.iterations else trainer.run()
 
 
-def finished(folder: str | Path, config: Recipe) -> bool:
-    """Whether a folder holds the end of a run, looking at nothing but its checkpoint.
-
-    Raises:
-        ValueError: the run there is one of other settings, or its checkpoint cannot be read.
-    """
-    last = Path(folder) / checkpoint.LAST
-    if not last.is_file():
-        return False
-    state = checkpoint.load_checkpoint(last)
-    if state["iteration"] < state["iterations"]:
-        return False
-    filled_in = state["config"]["trainer"]["iterations"]
-    if getattr(config.trainer, "epochs", 0):
-        config = dataclasses.replace(
-            config, trainer=dataclasses.replace(config.trainer, iterations=filled_in))
-    check_same_run({"config": strict.to_dict(config)}, state, last, {})
-    return True
-
-
 def train_to_end(config: Recipe, folder: str | Path) -> Path:
     """Train into a folder, or go on with what is there; returns the last checkpoint.
 
@@ -119,8 +98,6 @@ def train_to_end(config: Recipe, folder: str | Path) -> Path:
         ValueError: as :func:`train`.
     """
     folder = Path(folder)
-    if finished(folder, config):
-        return folder / checkpoint.LAST
     last = train(config, folder, resume=folder.is_dir())
     state = checkpoint.load_checkpoint(last)
     if state["iteration"] < state["iterations"]:

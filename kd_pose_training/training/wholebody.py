@@ -24,11 +24,16 @@ from kd_pose_training.distill.teacher import TeacherError
 from kd_pose_training.distill.wholebody_config import StageConfig, preset
 from kd_pose_training.distill.wholebody_stage1 import StageOneTask, label_loss
 from kd_pose_training.distill.wholebody_stage2 import StageTwoTask
-from kd_pose_training.engine.checkpoint import CheckpointError, find_checkpoint
+from kd_pose_training.engine.checkpoint import (
+    LAST,
+    CheckpointError,
+    find_checkpoint,
+    load_checkpoint,
+)
 from kd_pose_training.models.simcc_net import KEYPOINTS, SimccNet, build_simcc_net
 from kd_pose_training.models.simcc_weights import SimccWeights, build_from, read_weights
 from kd_pose_training.tasks.wholebody import SimccTask
-from kd_pose_training.training.run import RunParts
+from kd_pose_training.training.run import RunParts, check_same_run
 from kd_pose_training.wholebody_config import PeopleData, WholebodyTrainConfig
 
 # Keys of the header that stay the same over a run, and what they hold.
@@ -61,6 +66,25 @@ def resolve(config: WholebodyTrainConfig, people: int) -> WholebodyTrainConfig:
         return config
     iterations = max(1, round(trainer.epochs * people / trainer.batch_size))
     return dataclasses.replace(config, trainer=dataclasses.replace(trainer, iterations=iterations))
+
+
+def finished(folder: str | Path, config: WholebodyTrainConfig) -> bool:
+    """Whether a folder holds the end of a run, looking at nothing but its checkpoint.
+
+    Raises:
+        ValueError: the run there is one of other settings, or its checkpoint cannot be read.
+    """
+    last = Path(folder) / LAST
+    if not last.is_file():
+        return False
+    state = load_checkpoint(last)
+    if state["iteration"] < state["iterations"]:
+        return False
+    if config.trainer.epochs:
+        config = dataclasses.replace(config, trainer=dataclasses.replace(
+            config.trainer, iterations=state["iterations"]))
+    check_same_run({"config": strict.to_dict(config)}, state, last, {})
+    return True
 
 
 def person_set(data: PeopleData, people: Any, augment: dict | None = None) -> PersonDataset:

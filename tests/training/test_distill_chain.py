@@ -14,7 +14,7 @@ from kd_pose_training.engine.checkpoint import load_checkpoint
 from kd_pose_training.engine.log import read_log
 from kd_pose_training.recipe import load_recipe
 from kd_pose_training.training.chain import load_chain, plan
-from kd_pose_training.training.run import finished
+from kd_pose_training.training.wholebody import finished
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]
