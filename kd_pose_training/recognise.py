@@ -18,6 +18,8 @@ import numpy as np
 from kd_pose.detector_outputs import grid_cells
 from kd_pose.manifest import NetworkManifest, PersonDetectorManifest, WholebodyManifest
 from kd_pose.wholebody_keypoints import COUNT
+from kd_pose_training.export import package_version
+from kd_pose_training.export_wholebody import MMPOSE_BORDER
 from kd_pose_training.onnx_graph import ARITHMETIC, OnnxFileError, OnnxGraph, Port
 
 POSE_KINDS = ("rtmpose", "rtmw")
@@ -34,9 +36,7 @@ PICTURES = {
     "yolox": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), "bgr"),
     "rtmdet": (IMAGENET[0][::-1], IMAGENET[1][::-1], "bgr"),
 }
-# mmpose's crops are black outside of the image; RTMW's raw scores go up to 10.
-MMPOSE_BORDER = 0.0
-SCORE_SCALE = {"rtmpose": 1.0, "rtmw": 10.0}
+SCORE_SCALE = {"rtmpose": 1.0, "rtmw": 10.0}  # RTMW learns labels times 10
 NMS_THRESHOLD = {"yolox": 0.45, "rtmdet": 0.6}  # Megvii's demo; mmpose's person detectors
 
 OTHER_SKELETONS = {17: "COCO's body", 21: "a hand", 26: "body and feet (Halpe26)",
@@ -92,7 +92,7 @@ def recognise(graph: OnnxGraph, options: ImportOptions) -> tuple[NetworkManifest
     common = dict(
         input_size=size, input_name=image.name, output_names=names,
         **_pictures(graph, image, kind, options),
-        training=_notes(graph, image, kind), producer=_producer())
+        training=_notes(graph, image, kind), producer=f"kd_pose {package_version()}")
     if layout == "simcc":
         return WholebodyManifest(
             task="wholebody", split_ratio=ratio, border_value=MMPOSE_BORDER,
@@ -346,8 +346,3 @@ def _notes(graph: OnnxGraph, image: Port, kind: str) -> dict[str, Any]:
         "batch": "any" if image.shape[0] < 0 else image.shape[0],
         "imported": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
-
-
-def _producer() -> str:
-    from kd_pose_training.export import package_version
-    return f"kd_pose {package_version()}"

@@ -12,11 +12,14 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from helpers import published_models as published
+from helpers.tiny_simcc import tiny_net
 from kd_pose.manifest import PersonDetectorManifest, WholebodyManifest, read_manifest
 from kd_pose.person_detector import open_person_detector
+from kd_pose.results import Detection2D
 from kd_pose.simcc_network import SimccNetwork
 from kd_pose.wholebody_pose import WholebodyPoseEstimator
 from kd_pose_training import cli
+from kd_pose_training.export_wholebody import MMPOSE_BORDER, export_wholebody
 from kd_pose_training.import_model import import_model
 from kd_pose_training.onnx_graph import OnnxFileError, OnnxGraph
 from kd_pose_training.recognise import ImportOptions
@@ -449,6 +452,42 @@ class TestCommand:
         with pytest.raises(SystemExit):
             cli.main(["import", "a.onnx", "-o", "b.onnx", "--input-size", "640"])
         assert "must be WIDTHxHEIGHT, e.g. 640x640, got '640'" in capsys.readouterr().err
+
+
+def own_file_as_published(path, net):
+    """The file of a network of this project without manifest, under mmdeploy's names; beside it
+    the file with its manifest."""
+    own = export_wholebody(net, path.with_name("own.onnx"), border_value=MMPOSE_BORDER)
+    model = onnx.load(own)
+    del model.metadata_props[:]
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = "input" if name == "image" else name
+    model.graph.input[0].name = "input"
+    onnx.save(model, path)
+    return own
+
+
+def test_own_network_in_and_out_again(tmp_path):
+    """The same picture gives the same keypoints by the file's own and the imported manifest."""
+    net = tiny_net(keypoints=133, seed=3)
+    with torch.no_grad():
+        for value in net.head.parameters():
+            value.mul_(20)
+    source = tmp_path / "published.onnx"
+    own = own_file_as_published(source, net)
+    imported = take(source).path
+    image, found = picture(240, 200), []
+    boxes = [Detection2D("person", 0.9, np.array(box, float))
+             for box in ((20, 30, 40, 60), (80, 10, 50, 50), (-20, 40, 60, 120))]
+    for path in (own, imported):
+        estimator = WholebodyPoseEstimator(path, backend="onnxruntime", device="cpu", threads=1)
+        found.append(estimator.estimate(image, boxes=boxes).people)
+    assert len(found[0]) == len(found[1]) == 3
+    for a, b in zip(*found):
+        assert np.isfinite(a.keypoints_xy).sum() > 40
+        assert np.array_equal(a.keypoints_xy, b.keypoints_xy, equal_nan=True)
+        assert np.array_equal(a.keypoint_scores, b.keypoint_scores) and a.score == b.score
 
 
 def test_nodes_way_with_two_imported_files(tmp_path):
