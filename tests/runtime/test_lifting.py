@@ -135,6 +135,26 @@ def test_a_hand_stretched_towards_the_camera_is_the_hand():
     np.testing.assert_allclose(lift(points, depth)[PARTS["left_hand"], 2], 1.4)
 
 
+def test_a_joint_is_no_further_from_the_one_before_than_a_limb_is_long():
+    """A post 0.7 m before the elbow: nearer than arms reach from the body, but no upper arm is."""
+    depth = scene()
+    depth[120:300, 430:470] = PERSON - 0.7
+    xyz = lift({7: (450, 146), 9: (510, 146)}, depth)
+    assert np.isnan(xyz[7]).all()
+    assert xyz[9, 2] == pytest.approx(PERSON)  # without the elbow it is the person that counts
+    depth[120:300, 430:470] = PERSON - 0.4  # an arm that is stretched forward
+    assert lift({7: (450, 146)}, depth)[7, 2] == pytest.approx(PERSON - 0.4)
+
+
+def test_nose_and_ears_are_where_the_face_is():
+    depth = scene()
+    points = {FACE + i: (304 + 4 * (i % 9), 60 + 5 * (i // 9)) for i in range(68)}
+    xyz = lift({**points, 0: (320, 80), 3: (420, 70)}, depth)
+    assert xyz[0, 2] == pytest.approx(PERSON)
+    assert np.isnan(xyz[3]).all()  # an ear that slid onto the wall
+    assert lift({3: (420, 70)}, np.full_like(depth, 2.2))[3, 2] == pytest.approx(2.2)
+
+
 def test_someone_walking_by_in_front_does_not_move_the_person():
     """Two hips are hidden by somebody 0.9 m nearer, the shoulders and wrists are not."""
     depth = scene()

@@ -8,8 +8,9 @@ pixel may be the wall, a hole, or a mixture that is nowhere. So the depth is not
 2. The group's depths are read no further than one jump from its near end, so that mixed pixels
    between person and wall do not pull it back.
 3. That is done twice. The first pass says where the person and its parts (face, feet, hands) are:
-   at the depth on which most points agree. The second looks only within reach of that, so that a
-   table edge in front or a wall behind is no candidate.
+   at the depth on which most points agree. The second looks only within reach of that, along the
+   limbs no further from one joint to the next than a limb is long, so that a table edge in front
+   or a wall behind is no candidate.
 
 A point is that of the visible surface, some centimetres before the joint inside the body. Depth is
 along the optical axis (z), as ROS defines it, in metres; 0 and what is not finite is a hole.
@@ -33,8 +34,21 @@ WINDOW, WINDOW_LEAST, WINDOW_MOST, SAMPLES = 0.012, 2, 8, 4
 # of depth cameras grows).
 JUMP, JUMP_PER_M = 0.04, 0.01
 MIN_GROUP, MIN_GROUP_SHARE = 3, 0.12  # pixels, and of those with a depth, that make a surface
-# How far a point may be in depth from its person, and from the rest of its part.
-REACH_M = {"body": 1.1, "foot": 0.35, "face": 0.25, "left_hand": 0.25, "right_hand": 0.25}
+# How far points may be in depth from where they belong, metres: torso and limbs from the person,
+# a joint from the one before it (no limb is longer), a part's points from its middle, which is
+# near its own joint.
+TORSO, TORSO_REACH, BODY_REACH = np.array([5, 6, 11, 12]), 0.5, 1.1
+LIMBS = (  # joints, those before them, and how far
+    (np.array([7, 8, 13, 14]), np.array([5, 6, 11, 12]), np.array([0.45, 0.45, 0.6, 0.6])),
+    (np.array([9, 10, 15, 16]), np.array([7, 8, 13, 14]), np.array([0.4, 0.4, 0.6, 0.6])),
+)
+HEAD, HEAD_REACH = np.arange(5), 0.25
+FACE, FACE_REACH = np.arange(PARTS["face"].start, PARTS["face"].stop), 0.18
+END_NEAR = 0.3  # a foot's or hand's middle to its joint
+ENDS = (  # points, their joint, and how far from their middle
+    (np.arange(17, 20), 15, 0.25), (np.arange(20, 23), 16, 0.25),
+    (np.arange(91, 112), 9, 0.15), (np.arange(112, 133), 10, 0.15),
+)
 AGREE_M = 0.3  # points that agree on where a person or a part is
 
 
@@ -87,8 +101,10 @@ def _lift(person: PersonPose, depth: np.ndarray, camera: Camera, options: Liftin
     if len(chosen) == 0:
         return xyz
     size = float(np.sqrt(max(np.prod(person.box_xywh[2:]), 1.0)))
-    z = np.full(COUNT, np.nan)
-    z[chosen] = keypoint_depths(chosen, _windows(xy[chosen], depth, size, options))
+    around = _windows(xy[chosen], depth, size, options)
+    windows = np.full((COUNT, around.shape[1]), np.nan)
+    windows[chosen] = around
+    z = keypoint_depths(windows)
     known = np.isfinite(z)
     ideal = camera.undistort(xy[known])
     rays = np.concatenate([ideal, np.ones((len(ideal), 1))], axis=1) @ np.linalg.inv(camera.K).T
@@ -111,26 +127,38 @@ def _windows(xy: np.ndarray, depth: np.ndarray, size: float, options: LiftingOpt
     return np.where(good, values, np.nan).reshape(len(xy), -1)
 
 
-def keypoint_depths(indices: np.ndarray, windows: np.ndarray) -> np.ndarray:
-    """Depths (N,) metres of a person's keypoints `indices` (N,), NaN where nothing is there.
+def keypoint_depths(windows: np.ndarray) -> np.ndarray:
+    """Depths (133,) metres of a person's keypoints, NaN where nothing of the person is.
 
-    windows: (N, W) depths around each, NaN for holes.
+    windows: (133, W) depths around each, NaN for holes and for keypoints that are not sure.
     """
     first = near_surface(windows)
-    low, high = np.full(len(indices), -np.inf), np.full(len(indices), np.inf)
-    where = _agreed(first[indices < PARTS["body"].stop])
-    if not np.isfinite(where):
-        where = _agreed(first)
-    for part, keypoints in PARTS.items():
-        mine = (indices >= keypoints.start) & (indices < keypoints.stop)
-        low[mine], high[mine] = where - REACH_M["body"], where + REACH_M["body"]
-        of_part = first[mine]
-        within = of_part[np.abs(of_part - where) <= REACH_M["body"]]
-        middle = _agreed(within) if part != "body" else np.nan
-        if np.isfinite(middle):
-            low[mine], high[mine] = middle - REACH_M[part], middle + REACH_M[part]
-    outside = (windows < low[:, None]) | (windows > high[:, None])
-    return near_surface(np.where(outside, np.nan, windows))
+    body = first[PARTS["body"]]
+    person = _agreed(body if np.isfinite(body).any() else first)
+    z = np.full(COUNT, np.nan)
+
+    def read(*wanted: tuple) -> None:
+        """(points, where they should be, how far off they may be), all in one go."""
+        points = np.concatenate([item[0] for item in wanted])
+        middle, reach = (np.concatenate([np.broadcast_to(item[i], len(item[0]))
+                                         for item in wanted])[:, None] for i in (1, 2))
+        off = np.abs(windows[points] - middle) > reach
+        z[points] = near_surface(np.where(off, np.nan, windows[points]))
+
+    def middle_of(points: np.ndarray, about: float, reach: float) -> float:
+        return _agreed(first[points][np.abs(first[points] - about) <= reach])
+
+    face = middle_of(FACE, person, TORSO_REACH)
+    head = (face, HEAD_REACH) if np.isfinite(face) else (person, TORSO_REACH)
+    read((FACE, face, FACE_REACH), (HEAD, *head), (TORSO, person, TORSO_REACH))
+    for joints, before, length in LIMBS:
+        known = np.isfinite(z[before])
+        read((joints, np.where(known, z[before], person), np.where(known, length, BODY_REACH)))
+    abouts = [(z[joint], END_NEAR) if np.isfinite(z[joint]) else (person, BODY_REACH)
+              for _, joint, _ in ENDS]
+    read(*((points, middle_of(points, *about), reach)
+           for (points, _, reach), about in zip(ENDS, abouts)))
+    return z
 
 
 def near_surface(windows: np.ndarray) -> np.ndarray:
