@@ -7,7 +7,12 @@ import shutil
 import pytest
 import torch
 
-from helpers.wholebody_folder import annotation_path, change_annotations, write_people, write_recipe
+from helpers.wholebody_folder import (
+    annotation_path,
+    change_annotations,
+    write_people,
+    write_recipe,
+)
 from kd_pose_training import cli
 from kd_pose_training.data.people_sets import find_files, open_people
 from kd_pose_training.distill.wholebody_stage1 import StageOneTask
@@ -84,7 +89,8 @@ def test_stage_one_hears_the_teacher_in_training_only(runs):
 
 def test_settings_of_a_stage(runs):
     assert runs.train("logits", f"distill={{teacher: {runs.last('plain')}, preset: paper, "
-                      "feature_weight: 0, decay: false}") == 0
+                      "feature_weight: 0, decay: false}", "trainer.iterations=2",
+                      "trainer.validate_every=0") == 0
     for line in lines(runs.path / "logits", "train"):
         assert line["total"] == pytest.approx(line["keypoints"] + 0.1 * line["logit"], rel=1e-5)
 
@@ -154,7 +160,8 @@ def test_weights_of_another_size(runs, capsys):
 
 
 def test_weights_that_fit(runs):
-    assert runs.train("on", f"model.weights={runs.path / 'plain'}", "data.val=[]") == 0
+    assert runs.train("on", f"model.weights={runs.path / 'plain'}", "data.val=[]",
+                      "trainer.iterations=1") == 0
     assert runs.train("wide", f"model.weights={runs.last('plain')}", "data.input_size=[64, 64]",
                       "model.backbone_only=true", "trainer.iterations=1") == 0
 
@@ -239,7 +246,8 @@ def test_annotations_that_cannot_be_used(runs, capsys, tmp_path):
     people = write_people(tmp_path / "people", 2, 1)
     train = f"data.train=['{people}:train']"
     change_annotations(people, lambda item: item.pop("face_kpts"))
-    assert "face_kpts; whole-body training needs the COCO-WholeBody files" in refused(runs, capsys, train)
+    error = refused(runs, capsys, train)
+    assert "face_kpts; whole-body training needs the COCO-WholeBody files" in error
 
     people = write_people(tmp_path / "second", 2, 1)
     train = f"data.train=['{people}:train']"
