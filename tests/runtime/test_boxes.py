@@ -26,6 +26,20 @@ def test_nms_keeps_the_best_of_each_heap():
     assert nms(np.empty((0, 4)), []).tolist() == []
 
 
+def test_nms_is_greedy():
+    """Against the definition, pair by pair; boxes without area overlap nothing."""
+    rng = np.random.default_rng(0)
+    low = rng.uniform(0, 30, (200, 2))
+    boxes = np.concatenate([low, low + rng.uniform(-1, 20, (200, 2))], axis=1)
+    scores = rng.integers(0, 50, 200) / 50  # with ties: the first one is the better
+    for threshold in (0.0, 0.3, 0.5, 1.0):
+        kept = []
+        for row in sorted(range(200), key=lambda row: -scores[row]):
+            if not kept or iou(boxes[row], boxes[kept]).max() <= threshold:
+                kept.append(row)
+        assert nms(boxes, scores, threshold).tolist() == kept
+
+
 def test_points_box():
     points = np.array([[[3.0, 1], [1, 5], [2, 2]]])
     assert points_box(points).tolist() == [[1, 1, 3, 5]]

@@ -468,6 +468,7 @@ def own_file_as_published(path, net):
     return own
 
 
+@pytest.mark.slow
 def test_own_network_in_and_out_again(tmp_path):
     """The same picture gives the same keypoints by the file's own and the imported manifest."""
     net = tiny_net(keypoints=133, seed=3)

@@ -50,14 +50,20 @@ def nms(boxes: np.ndarray, scores: np.ndarray, threshold: float = 0.5) -> np.nda
 
     A box is dropped when its overlap with a better kept one is above `threshold`.
     """
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     order = np.argsort(-np.asarray(scores, dtype=np.float64), kind="stable")
+    x0, y0, x1, y1 = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)[order].T.copy()
+    areas = np.maximum(x1 - x0, 0.0) * np.maximum(y1 - y0, 0.0)
+    free = np.ones(len(order), dtype=bool)
     kept = []
-    while len(order):
-        best, order = order[0], order[1:]
-        kept.append(best)
-        if len(order):
-            order = order[iou(boxes[best], boxes[order]) <= threshold]
+    for best in range(len(order)):
+        if not free[best]:
+            continue
+        kept.append(order[best])
+        rest = slice(best + 1, None)
+        width = np.minimum(x1[best], x1[rest]) - np.maximum(x0[best], x0[rest])
+        height = np.minimum(y1[best], y1[rest]) - np.maximum(y0[best], y0[rest])
+        shared = np.maximum(width, 0.0) * np.maximum(height, 0.0)
+        free[rest] &= shared <= threshold * (areas[best] + areas[rest] - shared)
     return np.array(kept, dtype=np.int64)
 
 
