@@ -10,6 +10,7 @@ from typing import TypeVar
 from kd_pose_training import strict
 
 T = TypeVar("T", bound="Experiment")
+START = "start"  # folder of what all students of a seed share
 
 
 def _check(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -34,8 +35,9 @@ class Experiment:
 
     ``synth``: recipe of the set that is rendered into ``data``. ``student``: training recipe on
     that set. ``teacher``: recipes that follow each other, each from the weights of the one before.
-    ``iterations``: of an arm. ``baseline``: the arm that the others are compared with. ``jobs``:
-    trainings at a time.
+    Every seed's students share ``start_iterations`` of learning alone (0: they start from random
+    weights); each arm then has ``iterations`` of its own. ``baseline``: the arm that the others
+    are compared with. ``jobs``: trainings at a time.
     """
 
     synth: str
@@ -44,6 +46,7 @@ class Experiment:
     student: str
     arms: Mapping[str, Arm]
     seeds: tuple[int, ...] = (0, 1, 2)
+    start_iterations: int = 0
     iterations: int = 1000
     baseline: str = "alone"
     jobs: int = 1
@@ -55,9 +58,10 @@ class Experiment:
                "at least one, each once")
         for name in ("iterations", "jobs"):
             _check(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        _check(self.start_iterations >= 0, "start_iterations", self.start_iterations, "0 or more")
         self._check_arms("baseline", self.baseline)
         for name in self.arms:
-            _check(name.isidentifier() and name not in ("teacher", "start"), "arms", name,
+            _check(name.isidentifier() and name not in ("teacher", START), "arms", name,
                    "names that can be a folder: letters, digits, _; not 'teacher' or 'start'")
 
     def _check_arms(self, key: str, *names: str) -> None:
@@ -72,24 +76,21 @@ class Experiment:
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentConfig(Experiment):
-    """Objects: the students of a seed start alike.
+    """Objects.
 
     ``meshes``: folder of the meshes, filled with this project's own objects where it is empty.
-    Every seed's students share ``start_iterations`` of learning alone (0: they start from random
-    weights); each arm then has ``iterations`` of its own. ``variants``: fixed changes of every
-    picture, for which the teacher is asked once. ``votes_of``: arms in the picture of the votes.
+    ``variants``: fixed changes of every picture, for which the teacher is asked once.
+    ``votes_of``: arms in the picture of the votes.
     """
 
     meshes: str
     arms: dict[str, Arm]
-    start_iterations: int = 0
     variants: int = 2
     votes_of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check(self.variants >= 1, "variants", self.variants, "1 or more")
-        _check(self.start_iterations >= 0, "start_iterations", self.start_iterations, "0 or more")
         self._check_arms("votes_of", *self.votes_of)
 
 
@@ -107,13 +108,16 @@ class PeopleArm(Arm):
 
 @dataclass(frozen=True, kw_only=True)
 class PeopleExperiment(Experiment):
-    """Whole-body keypoints: both stages of distillation, students from random weights.
+    """Whole-body keypoints: both stages of distillation.
 
-    ``shown``: arms in the picture of people.
+    ``shown``: arms in the picture of people. ``one_start``: the start is that of the first seed
+    for all of them, as published students share a trained backbone; seeds then differ in the
+    order and changes of the data and in what is fresh (adapters, heads of stage 2).
     """
 
     arms: dict[str, PeopleArm]
     shown: tuple[str, ...] = ()
+    one_start: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -123,6 +127,10 @@ class PeopleExperiment(Experiment):
             if arm.after:
                 _check(arm.after in first, f"arms.{name}.after", arm.after,
                        f"an arm that is no second stage itself: {', '.join(first)}")
+
+    def start_seed(self, seed: int) -> int:
+        """Whose start a seed's students share."""
+        return self.seeds[0] if self.one_start else seed
 
 
 def load_experiment(path: str | Path, overrides: tuple[str, ...] = (),

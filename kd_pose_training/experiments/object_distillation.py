@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kd_pose_training.experiments.config import ExperimentConfig
+from kd_pose_training.experiments.config import START, ExperimentConfig
 from kd_pose_training.experiments.jobs import (
     RESULT,
     TEACHER,
@@ -29,7 +29,7 @@ from kd_pose_training.experiments.jobs import (
 if TYPE_CHECKING:
     from kd_pose_training.config import TrainConfig
 
-START, CACHE = "start", "cache"
+CACHE = "cache"
 
 
 def run_experiment(config: ExperimentConfig, folder: str | Path,

@@ -10,9 +10,9 @@ import numpy as np
 
 from kd_pose.keypoints import BOX_EDGES
 from kd_pose.votes import decode
-from kd_pose_training.experiments.config import ExperimentConfig
+from kd_pose_training.experiments.config import START, ExperimentConfig
 from kd_pose_training.experiments.jobs import job_folder
-from kd_pose_training.experiments.object_distillation import START, teacher_folder
+from kd_pose_training.experiments.object_distillation import teacher_folder
 from kd_pose_training.experiments.tables import Runs
 
 TILE = 360  # pixels of a drawn crop

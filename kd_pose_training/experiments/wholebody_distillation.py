@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kd_pose_training.experiments.config import PeopleExperiment
+from kd_pose_training.experiments.config import START, PeopleExperiment
 from kd_pose_training.experiments.jobs import (
     RESULT,
     TEACHER,
@@ -57,6 +57,7 @@ def plan(config: PeopleExperiment, only: Sequence[str] = ()) -> list[list[Job]]:
     wanted |= {config.arms[name].after for name in wanted} - {""}
     groups = [[(TEACHER, stage)] for stage in range(len(config.teacher))]
     for seed in config.seeds:
+        groups.append([(START, config.start_seed(seed))] if config.start_iterations else [])
         for second in (False, True):
             groups.append([(name, seed) for name, arm in config.arms.items()
                            if name in wanted and bool(arm.after) == second])
@@ -81,13 +82,21 @@ def recipe(config: PeopleExperiment, folder: Path, name: str, seed: int) -> Whol
     if name == TEACHER:
         before = job_folder(folder, TEACHER, seed - 1) / "last.pt"
         return load_recipe(config.teacher[seed], [f"model.weights={before}"] if seed else [])
+    sets = [f"trainer.seed={seed}"]
+    if name == START:
+        return load_recipe(config.student, [*sets,
+                                            f"trainer.iterations={config.start_iterations}"])
     arm = config.arms[name]
-    sets = [f"trainer.seed={seed}", f"trainer.iterations={arm.iterations or config.iterations}"]
+    sets.append(f"trainer.iterations={arm.iterations or config.iterations}")
     if arm.after:
         trained = job_folder(folder, arm.after, seed) / "last.pt"
         sets += [f"distill.teacher={trained}", "distill.stage=2"]
-    elif arm.set:
-        sets.append(f"distill.teacher={teacher_checkpoint(config, folder)}")
+    else:
+        if config.start_iterations:
+            start = job_folder(folder, START, config.start_seed(seed)) / "last.pt"
+            sets.append(f"model.weights={start}")
+        if arm.set:
+            sets.append(f"distill.teacher={teacher_checkpoint(config, folder)}")
     return load_recipe(config.student, [*sets, *arm.set])
 
 

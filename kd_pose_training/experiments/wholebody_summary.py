@@ -13,7 +13,7 @@ from kd_pose.crop import apply_affine, box_affine
 from kd_pose.skeleton_drawing import draw_people
 from kd_pose_training.data.people_sets import open_people
 from kd_pose_training.evaluation.report import write_json
-from kd_pose_training.experiments.config import PeopleExperiment
+from kd_pose_training.experiments.config import START, PeopleExperiment
 from kd_pose_training.experiments.curves import draw_curves
 from kd_pose_training.experiments.jobs import RESULT, TEACHER, job_folder
 from kd_pose_training.experiments.tables import Figure, Runs, collect, make_table, write_text
@@ -37,15 +37,16 @@ def figures(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def collect_runs(config: PeopleExperiment, folder: Path) -> Runs:
-    """Finished runs: the teacher's last stage and all arms."""
-    jobs = [(TEACHER, len(config.teacher) - 1),
+    """Finished runs: the teacher's last stage, the common starts, all arms."""
+    jobs = [(TEACHER, len(config.teacher) - 1), *((START, seed) for seed in config.seeds),
             *((name, seed) for name in config.arms for seed in config.seeds)]
     return collect(folder, jobs, figures)
 
 
 def table(config: PeopleExperiment, runs: Runs) -> str:
     """Markdown: a row per arm, and the paired difference of the mean OKS."""
-    return make_table(runs, config.labels, COLUMNS, config.baseline, OKS, "OKS")
+    labels = {**config.labels, START: "student before"}
+    return make_table(runs, labels, COLUMNS, config.baseline, OKS, "OKS")
 
 
 def write_summary(config: PeopleExperiment, folder: Path) -> None:
@@ -55,7 +56,8 @@ def write_summary(config: PeopleExperiment, folder: Path) -> None:
              for name, seeds in runs.items()}
     write_json({"arms": config.labels, "runs": plain}, folder / RESULT)
     write_text(table(config, runs), folder / "table.md")
-    draw_curves(folder, runs, config.labels, config.baseline,
+    arms = {name: seeds for name, seeds in runs.items() if name != START}
+    draw_curves(folder, arms, config.labels, config.baseline,
                 Figure("error_px", "error while learning, input pixels", 1.0), OKS)
     draw_same_people(config, folder, runs)
 

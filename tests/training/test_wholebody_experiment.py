@@ -100,11 +100,28 @@ def test_second_stages_come_after_what_they_follow(experiment):
         [("both", 0)], [("both_second", 0)], [("both", 1)], [("both_second", 1)]]
 
 
+def test_students_of_a_seed_may_share_their_start(experiment, tmp_path):
+    config = load_experiment(experiment, ("start_iterations=5",), PeopleExperiment)
+    assert plan(config)[1:3] == [[("start", 0)], [("alone", 0), ("longer", 0), ("both", 0)]]
+    start = recipe(config, tmp_path, "start", 1)
+    assert (start.trainer.iterations, start.trainer.seed, start.model.weights) == (5, 1, "")
+    for name in ("alone", "both"):
+        weights = recipe(config, tmp_path, name, 1).model.weights
+        assert weights == str(tmp_path / "start/seed1/last.pt")
+    assert recipe(config, tmp_path, "both_second", 1).model.weights == ""
+    config = load_experiment(experiment, ("start_iterations=5", "one_start=true"),
+                             PeopleExperiment)
+    assert plan(config)[4] == [("start", 0)]
+    assert recipe(config, tmp_path, "both", 1).model.weights == str(
+        tmp_path / "start/seed0/last.pt")
+
+
 @pytest.mark.parametrize("change, message", [
     ("arms.both_second.after=nobody", "alone, longer, both"),
     ("arms.both.after=both_second", "no second stage"),
     ("arms.both.iterations=-1", "iterations"), ("shown=[nobody]", "shown"),
-    ("baseline=nobody", "baseline"), ("jobs=0", "jobs"), ("votes_of=[alone]", "votes_of")])
+    ("baseline=nobody", "baseline"), ("jobs=0", "jobs"), ("start_iterations=-1", "start"),
+    ("votes_of=[alone]", "votes_of")])
 def test_bad_plans_are_refused(experiment, change, message):
     with pytest.raises(ValueError, match=message):
         load_experiment(experiment, (change,), PeopleExperiment)
