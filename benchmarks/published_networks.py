@@ -22,37 +22,42 @@ from torch import Tensor, nn
 from kd_pose.manifest import PersonDetectorManifest
 from kd_pose_training.export import embed_manifest
 from kd_pose_training.export_wholebody import export_wholebody
-from kd_pose_training.models.simcc_net import SimccNet, build_simcc_net
+from kd_pose_training.models.cspnext import CSPNeXt
+from kd_pose_training.models.simcc_net import SIZES, SimccNet, build_simcc_net
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 FOLDER = Path(tempfile.gettempdir()) / "kd_pose_benchmarks_2"
 TRACE = 1e-4
+NO_NETWORKS = "no networks"  # instead of a size: files that cost next to nothing
 
 
 def pose_file(size: str = "rtmpose_m") -> Path:
-    """RTMPose for 133 keypoints at 256x192; keypoint k finds the brightest dot of channel k % 3.
+    """133 keypoints at 256x192; keypoint k finds the brightest dot of channel k % 3.
 
     Its channels are those of the picture as it comes: rtmlib never swaps them.
     """
     path = FOLDER / f"{size}.onnx"
     if not path.is_file():
         torch.manual_seed(0)
-        export_wholebody(_with_statistics(DotFinder(build_simcc_net(size))), path,
+        network = build_simcc_net(size) if size in SIZES else SimccNet(
+            CSPNeXt((8, 8, 8, 8, 8), (1, 1, 1, 1)))
+        export_wholebody(_with_statistics(DotFinder(network)), path,
                          border_value=0.0)
         embed_manifest(path, _replace(path, channel_order="bgr"))
     return path
 
 
-def detector_file(boxes_xyxy: np.ndarray) -> Path:
+def detector_file(boxes_xyxy: np.ndarray, small: bool = False) -> Path:
     """YOLOX-m for 640x640 as OpenMMLab's files are: dets (1, n, 5) and labels (1, n).
 
-    boxes_xyxy: (n, 4) input px, what it answers, all with the score 0.9.
+    boxes_xyxy: (n, 4) input px, what it answers, all with the score 0.9. small: without YOLOX.
     """
-    path = FOLDER / f"yolox_m_{len(boxes_xyxy)}.onnx"
+    path = FOLDER / f"{'small' if small else 'yolox_m'}_{len(boxes_xyxy)}.onnx"
     if not path.is_file():
         FOLDER.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
-        network = _with_statistics(FixedBoxes(Yolox(0.75, 0.67), boxes_xyxy)).eval()
+        yolox = nn.AvgPool2d(32) if small else Yolox(0.75, 0.67)
+        network = _with_statistics(FixedBoxes(yolox, boxes_xyxy)).eval()
         logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

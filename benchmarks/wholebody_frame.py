@@ -2,13 +2,12 @@
 
 kd_pose's `PeopleStream` against rtmlib's PoseTracker, with the same two ONNX files (YOLOX-m
 at 640x640, RTMPose for 133 keypoints at 256x192) and the same engine. kd_pose's detector runs in
-every 10th frame, tracks give the boxes between; rtmlib's in every frame, or in every 10th. Times
-are means over the 10 frames of a cycle. rtmlib with the detector in every frame does the same in
-all of them, so two of each cycle are timed.
+every 10th frame, tracks give the boxes between; rtmlib's in every frame, or in every 10th. A third
+pair of files costs next to nothing: what is left is all that is not the networks.
 
-One thread: both engines have one, and times are CPU times, which other programs hardly change.
-Robot: both sides set their engines up by themselves, with all cores, one of which another program
-keeps busy; times are wall times.
+Everything has one thread, and times are CPU times, which other programs hardly change, as means
+over the 10 frames of a cycle. rtmlib with the detector in every frame does the same in all of
+them, so two of each cycle are timed.
 """
 
 from __future__ import annotations
@@ -17,8 +16,6 @@ import contextlib
 import io
 import multiprocessing
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -31,7 +28,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.published_networks import detector_file, pose_file
+from benchmarks.published_networks import NO_NETWORKS, detector_file, pose_file
 from benchmarks.timing import Row, row
 
 PEERS = ("rtmlib",)
@@ -46,29 +43,27 @@ MAX_DIFFERENCE_PX = 2.5  # a pixel of the network's input is 2.4 of the picture
 
 @dataclass(frozen=True)
 class Case:
-    """size: of the pose network. robot: see the module's docstring."""
+    """size: of the pose network, or ``NO_NETWORKS``."""
 
     size: str
     people: int
     engine: str = "onnxruntime"
-    robot: bool = False
     goals: tuple[float, float] = (GOAL_ALWAYS, GOAL_EVERY)
 
     @property
     def name(self) -> str:
         people = "1 person" if self.people == 1 else f"{self.people} people"
-        where = "a core busy" if self.robot else "one thread"
-        return f"frame, {people}, {self.size}, {self.engine}, {where}, vs rtmlib"
+        return f"frame, {people}, {self.size}, {self.engine}, vs rtmlib"
 
 
 def cases() -> list[Case]:
-    one_thread = [Case(size, people) for size in ("rtmpose_m", "rtmpose_t") for people in (1, 4)]
-    found = [case for case in (Case("rtmpose_m", 4, "openvino"),) if find_spec(case.engine)]
-    return one_thread + found + [Case("rtmpose_m", people, robot=True) for people in (1, 4)]
+    sizes = ("rtmpose_m", "rtmpose_t", NO_NETWORKS)
+    found = [Case(size, people) for size in sizes for people in (1, 4)]
+    return found + ([Case("rtmpose_m", 4, "openvino")] if find_spec("openvino") else [])
 
 
 def run(cycles: int = 8) -> list[Row]:
-    """Every case in a fresh process: each has its own cores and threads."""
+    """Every case in a fresh process, on a core of its own."""
     rows = []
     for case in cases():
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -80,17 +75,6 @@ def _use_one_core() -> None:
     """The engines' own choice of threads follows the process's cores."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-
-
-@contextlib.contextmanager
-def _busy_neighbour() -> Iterator[None]:
-    """Another program that keeps a core busy."""
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def person_boxes(people: int) -> np.ndarray:
@@ -147,8 +131,7 @@ def peer_stream(case: Case, pose: Path, detector: Path, every: int) -> Callable:
 
     solution = partial(Custom, det_class="YOLOX", det=str(detector), det_input_size=(640, 640),
                        pose_class="RTMPose", pose=str(pose), pose_input_size=(192, 256))
-    threads = contextlib.nullcontext() if case.robot else _single_thread_sessions()
-    with threads, contextlib.redirect_stdout(io.StringIO()):
+    with _single_thread_sessions(), contextlib.redirect_stdout(io.StringIO()):
         tracker = PoseTracker(solution, det_frequency=every, backend=case.engine)
     return lambda image: tracker(image)[0]
 
@@ -159,7 +142,7 @@ def our_stream(case: Case, pose: Path, detector: Path) -> Callable:
     from kd_pose.wholebody_pose import WholebodyPoseEstimator
 
     estimator = WholebodyPoseEstimator(pose, detector, backend=case.engine, device="cpu",
-                                       threads=0 if case.robot else 1)
+                                       threads=1)
     stream, stamps = PeopleStream(estimator, StreamOptions(detector_every_n=EVERY)), count()
 
     def process(image: np.ndarray) -> np.ndarray:
@@ -173,24 +156,20 @@ def measure(case: Case, cycles: int) -> list[Row]:
     """Two rows: rtmlib's detector in every frame, and as rarely as ours."""
     cv2.setNumThreads(1)
     pose = pose_file(case.size)
-    detector = detector_file(person_boxes(case.people) * 640 / WIDTH)
-    if not case.robot:
-        _use_one_core()
+    detector = detector_file(person_boxes(case.people) * 640 / WIDTH, case.size == NO_NETWORKS)
+    _use_one_core()
     streams = [peer_stream(case, pose, detector, 1), peer_stream(case, pose, detector, EVERY),
                our_stream(case, pose, detector)]
-    with _busy_neighbour() if case.robot else contextlib.nullcontext():
-        clock = time.perf_counter if case.robot else time.process_time
-        ms, difference = _times(case, streams, cycles, clock)
+    ms, difference = _times(case, streams, cycles)
     return [
         row(f"{case.name} det_frequency={every}", (ms[peer], ms[2]), goal,
-            f"keypoints within {difference:.1f} px; quartiles {_quartiles(ms[peer])} vs "
+            f"keypoints within {difference:.1f} px, quartiles {_quartiles(ms[peer])} vs "
             f"{_quartiles(ms[2])}", difference <= MAX_DIFFERENCE_PX)
         for peer, every, goal in zip((0, 1), (1, EVERY), case.goals)
     ]
 
 
-def _times(case: Case, streams: list[Callable], cycles: int,
-           clock: Callable[[], float]) -> tuple[np.ndarray, float]:
+def _times(case: Case, streams: list[Callable], cycles: int) -> tuple[np.ndarray, float]:
     """Milliseconds a frame (3, cycles), and the largest difference on detector frames, px."""
     images, difference = pictures(case.people), 0.0
     seconds = np.zeros((3, cycles + 1, EVERY))
@@ -199,9 +178,9 @@ def _times(case: Case, streams: list[Callable], cycles: int,
             found = [None, None, None]
             for which, stream in enumerate(streams):
                 if which or index % 5 == 0:
-                    start = clock()
+                    start = time.process_time()
                     found[which] = stream(image)
-                    seconds[which, cycle, index] = clock() - start
+                    seconds[which, cycle, index] = time.process_time() - start
             gap = _difference(found[1], found[2], case.people)
             if index == 0 or not np.isfinite(gap):
                 difference = max(difference, gap)

@@ -7,6 +7,7 @@ from kd_pose.camera import Camera
 from kd_pose.crop import (
     apply_affine,
     box_affine,
+    corner_affine,
     crop_batch,
     crop_intrinsics,
     invert_affine,
@@ -162,3 +163,51 @@ def test_batch_into_a_kept_buffer():
     for wrong in (np.empty((2, 3, 24, 32), np.float32), np.empty((1, 3, 24, 32))):
         with pytest.raises(ValueError, match="out"):
             crop_batch(image, affines, (32, 24), MEAN, STD, out=wrong)
+
+
+class TestWholeImages:
+    """Where the whole image falls on whole pixels of the input it is resized, not warped."""
+
+    @pytest.mark.parametrize("affine", [letterbox_affine, corner_affine])
+    @pytest.mark.parametrize("wh, size", [
+        ((192, 108), (64, 64)), ((108, 192), (64, 64)), ((60, 40), (96, 64)), ((64, 48), (64, 48)),
+        ((80, 60), (64, 64))])
+    def test_samples_where_the_affine_says(self, affine, wh, size):
+        """On a ramp every value is that of its place, to OpenCV's rounding in two steps."""
+        x, y = np.meshgrid(np.arange(wh[0]), np.arange(wh[1]))
+        image = np.stack([x, y, 100 + 0 * x], axis=-1).astype(np.uint8)
+        M = affine(wh, size)
+        crop = crop_batch(image, [M], size, (0,) * 3, (1,) * 3, border_value=255)[0]
+        u, v = np.meshgrid(np.arange(size[0]), np.arange(size[1]))
+        places = apply_affine(invert_affine(M), np.stack([u, v], axis=-1))
+        inside = ((places > -0.5) & (places < np.array(wh) - 0.5)).all(axis=-1)
+        expected = np.clip(places, 0, np.array(wh) - 1.0)
+        assert np.abs(crop[:2].transpose(1, 2, 0) - expected)[inside].max() <= 0.7
+        assert (crop[2][inside] == 100).all() and (crop[:, ~inside] == 255).all()
+        assert inside.sum() == round(M[0, 0] * wh[0]) * round(M[0, 0] * wh[1])
+
+    def test_differs_from_the_warp_by_its_coarse_weights_only(self):
+        image, size = picture(108, 192), (80, 80)
+        M = letterbox_affine((192, 108), size)  # 80 x 45, but 17.5 rows above: no whole pixels
+        plain = normalise(warp(image, M, size), MEAN, STD)
+        assert np.array_equal(crop_batch(image, [M], size, MEAN, STD)[0], plain)
+        M = corner_affine((192, 108), size)
+        plain = normalise(warp(image, M, size), (0,) * 3, (1,) * 3)[:, 1:44, 1:79]
+        found = crop_batch(image, [M], size, (0,) * 3, (1,) * 3)[0][:, 1:44, 1:79]
+        assert 0 < np.abs(found - plain).max() <= 8
+
+    @pytest.mark.parametrize("change", [
+        [[1, 0, 0.01], [0, 1, 0]], [[1, 0, -1], [0, 1, 0]], [[1, 0, 17], [0, 1, 0]],
+        [[-1, 0, 63], [0, 1, 0]], [[1, 1e-4, 0], [0, 1, 0]], [[1, 0, 0], [0, 1.001, 0]]])
+    def test_any_other_affine_is_warped(self, change):
+        image, size = picture(48, 64), (80, 60)
+        plain = normalise(warp(image, np.array(change, float), size), MEAN, STD)
+        assert np.array_equal(
+            crop_batch(image, [np.array(change, float)], size, MEAN, STD)[0], plain)
+
+    def test_after_one_another(self):
+        image, size = picture(108, 192), (64, 64)
+        whole, part = corner_affine((192, 108), size), box_affine((20, 20, 60, 60), size)
+        batch = crop_batch(image, [whole, part, whole], size, MEAN, STD)
+        assert np.array_equal(batch[0], batch[2])
+        assert np.array_equal(batch[1], crop_batch(image, [part], size, MEAN, STD)[0])
