@@ -22,11 +22,10 @@ from torch import Tensor, nn
 from kd_pose.manifest import PersonDetectorManifest
 from kd_pose_training.export import embed_manifest
 from kd_pose_training.export_wholebody import export_wholebody
-from kd_pose_training.models.cspnext import CSPNeXt
-from kd_pose_training.models.simcc_net import SIZES, SimccNet, build_simcc_net
+from kd_pose_training.models.simcc_net import SimccNet, build_simcc_net
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-FOLDER = Path(tempfile.gettempdir()) / "kd_pose_benchmarks_2"
+FOLDER = Path(tempfile.gettempdir()) / "kd_pose_benchmarks_3"
 TRACE = 1e-4
 NO_NETWORKS = "no networks"  # instead of a size: files that cost next to nothing
 
@@ -39,10 +38,9 @@ def pose_file(size: str = "rtmpose_m") -> Path:
     path = FOLDER / f"{size}.onnx"
     if not path.is_file():
         torch.manual_seed(0)
-        network = build_simcc_net(size) if size in SIZES else SimccNet(
-            CSPNeXt((8, 8, 8, 8, 8), (1, 1, 1, 1)))
-        export_wholebody(_with_statistics(DotFinder(network)), path,
-                         border_value=0.0)
+        network = build_simcc_net("rtmpose_t" if size == NO_NETWORKS else size)
+        finder = DotFinder(network, compute=size != NO_NETWORKS)
+        export_wholebody(_with_statistics(finder), path, border_value=0.0)
         embed_manifest(path, _replace(path, channel_order="bgr"))
     return path
 
@@ -94,19 +92,22 @@ def _with_statistics(network: nn.Module) -> nn.Module:
 
 
 class DotFinder(SimccNet):
-    """A SimCC network that computes everything and then answers with the brightest dots."""
+    """A SimCC network that computes everything, or nothing, and answers with bright dots."""
 
-    def __init__(self, network: SimccNet) -> None:
+    def __init__(self, network: SimccNet, compute: bool) -> None:
         super().__init__(network.backbone, network.num_keypoints, network.codec.input_size_wh)
+        self.compute = compute
         self.register_buffer("channel", torch.arange(network.num_keypoints) % 3)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         answers = []
-        for logits, brightest in zip(super().forward(images), (images.amax(2), images.amax(3))):
-            bins = torch.arange(logits.shape[-1])
+        logits = super().forward(images) if self.compute else (None, None)
+        for axis, count in enumerate(self.codec.bins):
+            bins = torch.arange(count)
+            brightest = images.amax(2 + axis)[:, self.channel][..., bins // 2]
             # of the two bins of a pixel the first is a little better, so that no rounding decides
-            dots = 0.3 * brightest[:, self.channel][..., bins // 2] * (1.0 - 1e-3 * (bins % 2))
-            answers.append(dots + TRACE * logits.clamp(-1.0, 1.0))
+            dots = 0.3 * brightest * (1.0 - 1e-3 * (bins % 2))
+            answers.append(dots + TRACE * logits[axis].clamp(-1.0, 1.0) if self.compute else dots)
         return tuple(answers)
 
 

@@ -58,7 +58,8 @@ class Case:
 
 def cases() -> list[Case]:
     sizes = ("rtmpose_m", "rtmpose_t", NO_NETWORKS)
-    found = [Case(size, people) for size in sizes for people in (1, 4)]
+    found = [Case(size, people, goals=(0, 0) if size == NO_NETWORKS else (GOAL_ALWAYS, GOAL_EVERY))
+             for size in sizes for people in (1, 4)]
     return found + ([Case("rtmpose_m", 4, "openvino")] if find_spec("openvino") else [])
 
 

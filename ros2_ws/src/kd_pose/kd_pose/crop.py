@@ -188,7 +188,7 @@ def _resized(image: np.ndarray, M: np.ndarray, size_wh: tuple[int, int],
     """The crop (h, w, 3) where `M` scales the whole image onto whole pixels, else None.
 
     So it is for detectors and most cameras. Resizing samples where the warp would, with finer
-    weights (the warp's are in 32 steps, so bytes differ by a few), in a quarter of its time. The
+    weights (the warp's are in 32 steps, so bytes differ by a few), in a third of its time. The
     result holds until the next call.
     """
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
