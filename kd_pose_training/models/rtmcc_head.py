@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-CONV_STD = 0.03  # of the filters at first
 WIDTH = 256  # of a token in the published networks; twice that inside, half for queries and keys
 
 
@@ -81,19 +80,15 @@ class RTMCCHead(nn.Module):
         self.gau = GatedAttentionUnit(width)
         self.cls_x = nn.Linear(width, bins[0], bias=False)
         self.cls_y = nn.Linear(width, bins[1], bias=False)
-        self._begin()
-
-    def _begin(self) -> None:
-        """Random weights. Two differ from the published trainings, which begin with a trained
-        backbone: from nothing, those stay for long at what all people have in common."""
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.001)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01)
-        # ScaleNorm makes the size of these weights meaningless but for how far a step turns them:
-        # at the published 0.001, steps of Adam throw them about. Squared attention sums over all
-        # tokens, which drowns each in what they have in common, so the unit begins with nothing.
-        nn.init.normal_(self.final_layer.weight, std=CONV_STD)
-        nn.init.zeros_(self.final_layer.bias)
+        # Unlike the published trainings, which begin with a trained backbone: squared attention
+        # sums over all K tokens, which at random weights drowns each in what they have in common,
+        # so the unit begins with giving nothing. See docs/wholebody_distillation.md.
         nn.init.zeros_(self.gau.o.weight)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
