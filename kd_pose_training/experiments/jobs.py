@@ -83,6 +83,15 @@ def logged(folder: Path, kind: str) -> list[dict[str, Any]]:
     return [entry for entry in map(json.loads, lines) if entry["kind"] == kind]
 
 
+def seconds_learnt(folder: Path, batch_size: int) -> float:
+    """Seconds of a run's iterations by its log, however often it was stopped; what lies between
+    them (starting, validation, files) is left out."""
+    rows = logged(folder, "train")
+    done = [0, *(row["iteration"] for row in rows)]
+    return sum((after - before) * batch_size / row["samples_per_s"]
+               for before, after, row in zip(done, done[1:], rows))
+
+
 def last_validation(folder: Path) -> dict[str, float]:
     """The numbers of a run's last validation; none: empty."""
     rows = logged(folder, "val")

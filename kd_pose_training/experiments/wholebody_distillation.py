@@ -18,6 +18,7 @@ from kd_pose_training.experiments.jobs import (
     Result,
     job_folder,
     run_jobs,
+    seconds_learnt,
     train_to_end,
 )
 
@@ -104,7 +105,7 @@ def run_job(config: PeopleExperiment, folder: Path, name: str, seed: int) -> Res
     """One training with its evaluation on the validation split, true boxes.
 
     Returns:
-        What ``result.json`` holds: figures by part, seconds.
+        What ``result.json`` holds: figures by part, seconds of learning.
 
     Raises:
         KeyboardInterrupt: a signal stopped the training; its checkpoint is there, no result.
@@ -112,7 +113,8 @@ def run_job(config: PeopleExperiment, folder: Path, name: str, seed: int) -> Res
     from kd_pose_training.evaluation.report import write_json
     from kd_pose_training.experiments.wholebody_scores import score_checkpoint
     where, settings = job_folder(folder, name, seed), recipe(config, folder, name, seed)
-    seconds = train_to_end(settings, where)
+    train_to_end(settings, where)
+    seconds = seconds_learnt(where, settings.trainer.batch_size)
     result = {"name": name, "seed": seed, "seconds": round(seconds, 1),
               "iterations": settings.trainer.iterations,
               **score_checkpoint(where / "last.pt", settings.data.val[0])}

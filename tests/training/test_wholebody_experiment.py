@@ -10,6 +10,7 @@ from helpers.wholebody_files import annotation
 from kd_pose.wholebody_keypoints import COUNT, PARTS, SIGMAS
 from kd_pose_training import cli
 from kd_pose_training.experiments.config import PeopleExperiment, load_experiment
+from kd_pose_training.experiments.jobs import seconds_learnt
 from kd_pose_training.experiments.wholebody_distillation import plan, recipe
 from kd_pose_training.experiments.wholebody_scores import score
 from kd_pose_training.experiments.wholebody_summary import table
@@ -172,6 +173,15 @@ def test_a_whole_experiment(experiment, tmp_path, points, capsys, monkeypatch):
     assert cli.main([*command, "--only", "both_second"]) == 0
     assert (out / "both_second/seed0/result.json").exists()
     assert stamp == (out / "both/seed0/last.pt").stat().st_mtime_ns
+
+
+def test_seconds_of_learning(tmp_path):
+    """20 iterations at 40 a second, one validation, 10 at 20 a second; 4 samples each."""
+    rows = [{"iteration": 20, "kind": "train", "samples_per_s": 160.0},
+            {"iteration": 20, "kind": "val"},
+            {"iteration": 30, "kind": "train", "samples_per_s": 80.0}]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert seconds_learnt(tmp_path, 4) == pytest.approx(0.5 + 0.5)
 
 
 def test_the_table_compares_by_seed(experiment):
