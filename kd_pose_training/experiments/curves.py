@@ -10,13 +10,14 @@ import numpy as np
 from kd_pose_training.experiments.jobs import TEACHER, job_folder, logged
 from kd_pose_training.experiments.tables import Figure, Runs
 
-SMOOTH = 5  # logged values in one point of a curve
+SMOOTH = 5  # logged values in one point of a curve, fewer where there are few
 
 
 def curve(folder: Path, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Iterations and logged values of a run while it learns, ``SMOOTH`` values a point."""
+    """Iterations and logged values of a run while it learns, at most ``SMOOTH`` a point."""
     rows = [(row["iteration"], row[key]) for row in logged(folder, "train")]
-    points = [np.mean(rows[i:i + SMOOTH], axis=0) for i in range(0, len(rows), SMOOTH)]
+    smooth = min(SMOOTH, len(rows) // 8 or 1)
+    points = [np.mean(rows[i:i + smooth], axis=0) for i in range(0, len(rows), smooth)]
     return tuple(np.array(points).T)
 
 

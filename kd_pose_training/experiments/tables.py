@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from kd_pose_training.experiments.config import START
 from kd_pose_training.experiments.jobs import RESULT, TEACHER, Job, job_folder
 
 Runs = Mapping[str, Mapping[int, Mapping[str, Any]]]  # name -> seed -> result with "figures"
@@ -63,7 +64,7 @@ def make_table(runs: Runs, labels: Mapping[str, str], columns: Sequence[Figure],
                  for column in columns]
         shared = sorted(seeds.keys() & base.keys())
         change = ""
-        if name not in (TEACHER, baseline) and shared:
+        if name not in (TEACHER, START, baseline) and shared:
             change = _change([compared.factor * (seeds[seed]["figures"][compared.key]
                                                  - base[seed]["figures"][compared.key])
                               for seed in shared], compared.digits)
@@ -75,7 +76,7 @@ def make_table(runs: Runs, labels: Mapping[str, str], columns: Sequence[Figure],
 def _cell(values: Sequence[float], column: Figure) -> str:
     mean, deviation = spread([column.factor * value for value in values])
     text = f"{mean:.{column.digits}f}"
-    return f"{text} ± {deviation:.{column.digits}f}" if len(values) > 1 else text
+    return f"{text} ± {deviation:.{column.digits}f}" if len(set(values)) > 1 else text
 
 
 def _change(gains: Sequence[float], digits: int) -> str:

@@ -26,6 +26,7 @@ COLUMNS = (*(Figure(f"ap_{part}", "AP whole %" if part == "wholebody" else f"AP 
              for part in AP_PARTS),
            OKS, Figure("nme_wholebody", "error of seen points, % of person", 100.0, 2),
            Figure("iterations", "iterations", 1.0, 0), Figure("seconds", "seconds", 1.0, 0))
+SURE = 0.1  # score from which a keypoint is drawn: short trainings are sure of little
 TILE_HEIGHT, CAPTION, SHOWN = 260, 24, 7  # pixels, pixels, people
 
 
@@ -99,7 +100,8 @@ def _tile(people: Any, row: int, xy: np.ndarray, scores: np.ndarray) -> np.ndarr
     M = box_affine((x, y, w, h), (width, TILE_HEIGHT), 1.25)
     picture = cv2.warpAffine(people.load_image(int(people.image[row])), M, (width, TILE_HEIGHT),
                              flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
-    return draw_people(picture, apply_affine(M, xy)[None], np.asarray(scores, float)[None])
+    return draw_people(picture, apply_affine(M, xy)[None], np.asarray(scores, float)[None],
+                       threshold=SURE)
 
 
 def _row(label: str, tiles: list[np.ndarray]) -> np.ndarray:
