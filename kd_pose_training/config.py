@@ -387,8 +387,8 @@ class TrainConfig:
         _check(self.trainer.batch_size > 1, "trainer.batch_size", self.trainer.batch_size,
                "2 or more for the task object_codes")
         trust = getattr(self.distill and self.distill.align, "trust", 0.0)
-        _check(not trust, "distill.align.trust", trust, "0 for the task object_codes: trust is the "
-               "spread of several votes for one keypoint, and a pixel has a single answer")
+        _check(not trust, "distill.align.trust", trust, "0 for the task object_codes: trust is "
+               "the spread of several votes for one keypoint, and a pixel has a single answer")
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> TrainConfig:

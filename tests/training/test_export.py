@@ -18,7 +18,7 @@ from kd_pose.vote_network import VoteNetwork
 from kd_pose_training import cli
 from kd_pose_training import export as module
 from kd_pose_training.config import DataConfig, ModelConfig, TrainConfig, to_dict
-from kd_pose_training.engine.checkpoint import save_checkpoint
+from kd_pose_training.engine.checkpoint import CheckpointError, save_checkpoint
 from kd_pose_training.engine.schedule import AveragedWeights
 from kd_pose_training.export import ExportError, export, set_manifest_metrics
 from kd_pose_training.models import build_model
@@ -174,7 +174,7 @@ def test_metrics_are_added_later(model_path, tmp_path):
 def test_mistakes_are_named(run_folder, tmp_path):
     with pytest.raises(ExportError, match="end in .onnx"):
         export(run_folder, tmp_path / "model.bin")
-    with pytest.raises(ExportError, match="best.pt"):
+    with pytest.raises(CheckpointError, match="neither best.pt nor last.pt"):
         export(tmp_path, tmp_path / "model.onnx")
     with pytest.raises(ValueError, match="absent.pt"):
         export(tmp_path / "absent.pt", tmp_path / "model.onnx")
