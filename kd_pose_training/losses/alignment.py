@@ -160,7 +160,7 @@ def _transport(x: Tensor, a: Tensor, y: Tensor, b: Tensor, config: AlignmentConf
             for points in (x, y))
     a, b = (mass.repeat_interleave(keypoints, 0) for mass in (a, b))
     settings = TransportSettings(blur=config.blur, reach=config.reach, scaling=config.scaling,
-                                 debias=config.debias, exact=config.exact)
+                                 debias=config.debias, exact=config.exact, knee=config.knee)
     values = transport_cost(x, a, y, b, settings, diameter=diameter.repeat_interleave(keypoints),
                             position_weight=config.position_weight,
                             mass_weight=config.mass_weight)

@@ -18,7 +18,8 @@ class AlignmentConfig:
     object's size, ``frame`` by the frame's width and height, ``none`` takes them as they are.
     ``points``: ``per_keypoint`` transports every keypoint by itself, ``joint`` all numbers of a
     prediction as one point. ``keypoints``: how the K values of a set become one.
-    ``blur``, ``reach`` (null = balanced), ``scaling``, ``debias``, ``exact``: see
+    ``blur``, ``reach`` (null = balanced), ``scaling``, ``debias``, ``exact``, ``knee`` (null = the
+    squared distance of the paper): see
     :class:`kd_pose_training.losses.transport.TransportSettings`.
     ``position_weight``, ``mass_weight``: factors on the derivatives by the student's points and by
     its masses; the logged value does not change. ``min_score``: the student's scores count as at
@@ -36,6 +37,7 @@ class AlignmentConfig:
     scaling: float = 0.5
     debias: bool = True
     exact: bool = True
+    knee: float | None = None
     position_weight: float = 1.0
     mass_weight: float = 1.0
     min_score: float = 1e-3
@@ -44,6 +46,8 @@ class AlignmentConfig:
         _check(0 < self.blur < math.inf, "blur", self.blur, "above 0")
         _check(self.reach is None or 0 < self.reach < math.inf, "reach", self.reach,
                "above 0, or null for balanced transport")
+        _check(self.knee is None or 0 < self.knee < math.inf, "knee", self.knee,
+               "above 0, or null for the squared distance")
         _check(0 < self.scaling < 1, "scaling", self.scaling, "between 0 and 1, exclusive")
         for name in ("position_weight", "mass_weight"):
             _check(0 <= getattr(self, name) < math.inf, name, getattr(self, name), "0 or more")

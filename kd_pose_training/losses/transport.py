@@ -1,12 +1,17 @@
 """Batched entropic optimal transport between weighted point sets, and its Sinkhorn divergence.
 
-For two sets with masses a, b, the cost ½|x - y|² and eps = blur² the solver finds the plan pi of
+For two sets with masses a, b, a cost of carrying x to y and eps = blur² the solver finds the plan
+pi of
 
     OT(a, b) = min_pi <pi, cost> + eps KL(pi | a x b) + rho KL(pi 1 | a) + rho KL(pi' 1 | b)
 
 with rho = reach², or with both marginals exact (``reach=None``, balanced). The divergence takes
 off what the blur alone costs: S = OT(a, b) - ½OT(a, a) - ½OT(b, b) + eps/2 (mass a - mass b)²
 (Feydy et al., AISTATS 2019; Séjourné et al., arXiv 1910.12958), so that S = 0 for equal sets.
+
+The cost is ½|x - y|², or with a ``knee`` k the pseudo-Huber distance k (√(|x - y|² + k²) - k):
+the same for near points, and k |x - y| for far ones, so that the pull on a point stops growing
+with its distance, as in a robust regression.
 
 What is notable:
 
@@ -55,6 +60,7 @@ class TransportSettings:
     unbalanced, its iterations stop before the cost of unequal masses is all there, the more so
     the smaller the sets are beside ``reach``, and derivatives have a factor (rho + eps/2) /
     (rho + eps); without ``debias`` eps (mass a mass b - ½ mass a - ½ mass b) is missing.
+    ``knee``: distance from which the cost grows linearly, same unit; ``None``: squared throughout.
     """
 
     blur: float = 0.01
@@ -63,8 +69,12 @@ class TransportSettings:
     final_steps: int = 0
     debias: bool = True
     exact: bool = True
+    knee: float | None = None
 
     def __post_init__(self) -> None:
+        if self.knee is not None:
+            _require(self.knee > 0 and math.isfinite(self.knee), "knee", self.knee,
+                     "above 0, or None for the squared distance")
         _require(self.blur > 0 and math.isfinite(self.blur), "blur", self.blur, "above 0")
         if self.reach is not None:
             _require(self.reach > 0 and math.isfinite(self.reach), "reach", self.reach,
@@ -201,7 +211,7 @@ def _solve(x, a, y, b, diameter, settings, wanted):
     filled = (~(a <= 0)).any(1) & (~(b <= 0)).any(1)
     # Empty pairs become a unit mass on every point and are thrown away at the end.
     a_solve, b_solve = (torch.where(filled[:, None], mass.clamp(min=0), 1) for mass in (a, b))
-    problem = _Halves(x, a_solve, y, b_solve, settings.debias)
+    problem = _Halves(x, a_solve, y, b_solve, settings)
     potentials, plan = problem.anneal(diameter, settings)
     value, position, mass = _envelope(problem, potentials, settings)
     value = torch.where(filled, value, 0)
@@ -224,7 +234,9 @@ class _Halves:
     other points j, over which it takes the soft minimum; problems come last.
     """
 
-    def __init__(self, x: Tensor, a: Tensor, y: Tensor, b: Tensor, debias: bool) -> None:
+    def __init__(self, x: Tensor, a: Tensor, y: Tensor, b: Tensor,
+                 settings: TransportSettings) -> None:
+        debias, self.knee = settings.debias, settings.knee
         length = max(x.shape[1], y.shape[1])
         sides = torch.stack([_padded(x, length), _padded(y, length)])          # (2, P, N, d)
         masses = torch.stack([_padded(a, length), _padded(b, length)])         # (2, P, N)
@@ -238,13 +250,17 @@ class _Halves:
         self.shares = (self.masses / self.masses.sum(0))[:, self.own]          # (N, H, P)
 
     def cost(self) -> Tensor:
-        """½|x_i - y_j|² as (N_j, N_i, H, P); differences first, since eps may be 1e-6."""
+        """Cost of i to j as (N_j, N_i, H, P); differences first, since eps may be 1e-6."""
         total = None
         for points in self.points:
             delta = points[:, self.other][:, None] - points[:, self.own][None]
             delta.mul_(delta)
             total = delta if total is None else total.add_(delta)
-        return total.mul_(0.5)
+        if self.knee is None:
+            return total.mul_(0.5)
+        # k (sqrt(s + k²) - k) without cancellation where s is small.
+        root = (total + self.knee**2).sqrt_()
+        return total.mul_(self.knee).div_(root.add_(self.knee))
 
     def anneal(self, diameter: Tensor, settings: TransportSettings) -> tuple[Tensor, Tensor]:
         """Potentials f (N, H, P) and the soft assignment (N_j, N_i, H, P), which sums to 1 over j.
@@ -293,7 +309,10 @@ class _Halves:
         return torch.stack([shift, -shift])
 
     def position_gradient(self, factor: Tensor, plan: Tensor, side: int, length: int) -> Tensor:
-        """(P, n, d): sum over the side's halves of factor_i (x_i - mean of its targets)."""
+        """(P, n, d): sum over the side's halves of factor_i times the mean derivative of the cost
+        to its targets, which is x_i - y_j where there is no knee."""
+        if self.knee is not None:
+            plan = plan * self._slope()
         out = []
         for points in self.points:
             total = 0
@@ -303,6 +322,13 @@ class _Halves:
                 total = total + factor[:length, half] * pull
             out.append(total)
         return torch.stack(out, -1).transpose(0, 1)
+
+
+    def _slope(self) -> Tensor:
+        """(N_j, N_i, H, P): the cost's derivative by half the squared distance."""
+        square = sum((points[:, self.other][:, None] - points[:, self.own][None]).square()
+                     for points in self.points)
+        return self.knee / (square + self.knee**2).sqrt()
 
 
 def _padded(tensor: Tensor, length: int) -> Tensor:

@@ -49,6 +49,27 @@ def test_one_point_to_one_point_is_half_the_squared_distance():
         torch.testing.assert_close(torch.autograd.grad(value.sum(), x)[0], x - y)
 
 
+def test_beyond_the_knee_the_pull_no_longer_grows():
+    """k = 1, 5 apart: √26 - 1, pulled by 5 / √26; 500 apart hardly harder."""
+    one, y = torch.ones(1, 1).double(), torch.zeros(1, 1, 2).double()
+    settings = dataclasses.replace(SHARP, knee=1.0)
+    pulls = []
+    for scale in (1.0, 100.0):
+        x = (scale * torch.tensor([[[3.0, 4.0]]]).double()).requires_grad_()
+        value = transport_cost(x, one, y, one, settings)
+        assert value.item() == pytest.approx(math.sqrt(25 * scale**2 + 1) - 1, rel=1e-9)
+        pulls.append(torch.autograd.grad(value.sum(), x)[0])
+    torch.testing.assert_close(pulls[0], torch.tensor([[[3.0, 4.0]]]).double() / math.sqrt(26))
+    assert pulls[1].norm().item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_a_far_knee_is_the_squared_distance():
+    tensors = _sets(3, 6, 5, balanced=True)
+    far = _with_gradient(lambda *sets: transport_cost(*sets, TransportSettings(knee=1e4)), tensors)
+    assert _relative(far, _with_gradient(
+        lambda *sets: transport_cost(*sets, TransportSettings()), tensors)) < 1e-6
+
+
 def test_two_points_whose_plan_is_known():
     """Masses ¾, ¼ at 0 and 1 against ¼, ¾ at 0 and 1: half a unit of mass goes one far."""
     x = torch.tensor([[[0.0], [1.0]]]).double().requires_grad_()
@@ -180,8 +201,9 @@ def test_common_diameter_is_taken_from_outside():
 
 @pytest.mark.parametrize("reach", [0.5, None])
 @pytest.mark.parametrize("debias", [True, False])
-def test_gradient_is_that_of_the_value(reach, debias):
-    settings = TransportSettings(blur=0.2, reach=reach, final_steps=60, debias=debias)
+@pytest.mark.parametrize("knee", [None, 0.05])
+def test_gradient_is_that_of_the_value(reach, debias, knee):
+    settings = TransportSettings(blur=0.2, reach=reach, final_steps=60, debias=debias, knee=knee)
     x, a, y, b = _sets(1, 4, 3, problems=2, balanced=reach is None)
 
     def value(x, a, y, b):
@@ -271,6 +293,7 @@ EXTREMES = {
 
 
 @pytest.mark.parametrize("settings", [RELEASED, SHARP, TransportSettings(blur=0.1, reach=1e-3),
+                                      TransportSettings(blur=1e-3, reach=0.5, knee=1e-3),
                                       TransportSettings(blur=1e-5, reach=0.5, debias=False)])
 @pytest.mark.parametrize("name", EXTREMES)
 def test_never_nan(name, settings):
@@ -326,7 +349,7 @@ def test_half_precision_is_computed_in_float32(dtype):
 
 @pytest.mark.parametrize("change, message", [
     ({"blur": 0.0}, "blur"), ({"blur": math.inf}, "blur"), ({"reach": -1.0}, "reach"),
-    ({"scaling": 1.0}, "scaling"), ({"final_steps": -1}, "final_steps")])
+    ({"scaling": 1.0}, "scaling"), ({"knee": 0.0}, "knee"), ({"final_steps": -1}, "final_steps")])
 def test_bad_settings(change, message):
     with pytest.raises(ValueError, match=message):
         TransportSettings(**change)
