@@ -67,6 +67,9 @@ class DataConfig:
     order, on the 0..255 scale (the defaults are ImageNet's). ``variants``: so many fixed changes
     of every training picture, for which a teacher's answers can be kept; 0 draws new ones.
     ``label_noise``: errors put on the poses of the training pictures, for experiments; null: none.
+    ``pose_share``: part of the training frames whose poses count as known, chosen for good; of
+    the others only regions and boxes are used, and a teacher's votes (``object_votes`` only).
+    ``unposed_share``: part of the samples that is drawn from those others; 0 leaves them out.
     """
 
     train: tuple[str, ...]
@@ -85,6 +88,8 @@ class DataConfig:
     max_val_samples: int = 200
     variants: int = 0
     label_noise: LabelNoise | None = None
+    pose_share: float = 1.0
+    unposed_share: float = 0.5
 
     def __post_init__(self) -> None:
         _check(len(self.train) > 0, "train", self.train, "at least one 'root:split'")
@@ -107,6 +112,11 @@ class DataConfig:
         _check_range("num_workers", self.num_workers, 0, 256)
         _check_range("max_val_samples", self.max_val_samples, 0, 10**9)
         _check_range("variants", self.variants, 0, 10000)
+        _check(0 < self.pose_share <= 1, "pose_share", self.pose_share, "above 0, at most 1")
+        _check(0 <= self.unposed_share < 1, "unposed_share", self.unposed_share, "0 to below 1")
+        _check(self.pose_share == 1 or self.train_shares is None, "train_shares",
+               self.train_shares, "null where pose_share is below 1: samples are drawn from "
+               "frames with and without poses as unposed_share says")
 
 
 def split_folder(entry: str) -> tuple[str, str]:
@@ -346,6 +356,8 @@ class TrainConfig:
                self.model.size, f"for the task {self.task} one of " + ", ".join(
                    size for size in DEFAULT_STRIDES
                    if (size in DENSE_SIZES) == (self.task == "object_codes")))
+        _check(self.task == "object_votes" or self.data.pose_share == 1, "data.pose_share",
+               self.data.pose_share, f"1 for the task {self.task}")
         if self.task == "object_codes":
             self._check_codes()
         else:

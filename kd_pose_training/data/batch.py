@@ -38,7 +38,8 @@ class VoteBatch(TensorFields):
     instance_image, instance_class: (M,) int64. points_cam: (M, S, K, 3) metres, camera frame, one
     set per symmetry member (short ones repeat the first); the detector leaves zeros (M, 1, 2, 3).
     points_px: (M, S, K, 2) input pixels. K_crop: (B, 3, 3). diameter: (M,) metres. size_px: (M,)
-    longer side of the projected box, input pixels. sample: (B,) int64, which of a fixed set of
+    longer side of the projected box, input pixels. posed: (M,) bool, False where the pose counts
+    as unknown, so that no loss may look at the points. sample: (B,) int64, which of a fixed set of
     samples each image is; -1 outside of one.
     """
 
@@ -52,6 +53,7 @@ class VoteBatch(TensorFields):
     K_crop: Tensor
     diameter: Tensor
     size_px: Tensor
+    posed: Tensor
     sample: Tensor
 
 
@@ -67,7 +69,7 @@ def collate(samples: Sequence[VoteBatch]) -> VoteBatch:
         rows += len(sample.instance_image)
     joined = {name: torch.cat([getattr(sample, name) for sample in samples])
               for name in ("images", "cell_class", "instance_class", "K_crop", "diameter",
-                           "size_px", "sample")}
+                           "size_px", "posed", "sample")}
     for name in ("points_cam", "points_px"):
         joined[name] = torch.cat([_pad(getattr(sample, name), members) for sample in samples])
     return VoteBatch(cell_instance=torch.cat(cell_instance),

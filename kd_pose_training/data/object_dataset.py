@@ -34,6 +34,7 @@ from kd_pose_training.data.augment import change_colours, cut_out, jittered_crop
 from kd_pose_training.data.batch import VoteBatch
 from kd_pose_training.data.classes import object_specs
 from kd_pose_training.data.frame_cache import NONE, FrameStore
+from kd_pose_training.data.known_poses import pose_is_known, posed_first
 
 # An object of which less than this share of its box shows in the input is neither learnt nor
 # taken for background. Poses of neighbours that a crop just touches cannot be told from it and
@@ -93,8 +94,13 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
         self.store = FrameStore(self.frames, config.data.cache, needed, progress)
 
         counts = _samples_of(datasets, self.items)
-        #: Samples and weight of each of the data sets, where the configuration weighs them.
+        #: Samples and weight of each part of the set, where the configuration weighs them.
         self.mix = sample_mix(counts, config) if train else ()
+        share = config.data.pose_share if train else 1.0
+        self._posed = [pose_is_known(frame, share) for frame in self.frames]
+        if share < 1:
+            self.items, self.mix = posed_first(self.items, self._posed,
+                                               config.data.unposed_share)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -105,8 +111,10 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
         rng = np.random.default_rng(seed)
         number, instance = self.items[index]
         M, crop, shown = self._crop(number, instance, rng)
-        return self._encode(self.frames[number], self._labels[number], instance, M, crop, shown,
-                            rng)
+        batch = self._encode(self.frames[number], self._labels[number], instance, M, crop, shown,
+                             rng)
+        batch.posed.fill_(self._posed[number])
+        return batch
 
     def picture(self, index: int) -> torch.Tensor:
         """The network's input (1, 3, H, W) of a sample, without targets; the index is the seed."""
@@ -212,7 +220,8 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
             points_cam=torch.from_numpy(points_cam), points_px=torch.from_numpy(points_px),
             K_crop=torch.from_numpy(K_crop.astype(np.float32))[None],
             diameter=torch.from_numpy(diameters.astype(np.float32)),
-            size_px=torch.from_numpy(sizes.astype(np.float32)), sample=torch.tensor([-1]))
+            size_px=torch.from_numpy(sizes.astype(np.float32)),
+            posed=torch.ones(len(points), dtype=torch.bool), sample=torch.tensor([-1]))
 
 
 def sample_mix(counts: Sequence[int], config: TrainConfig) -> tuple[tuple[int, float], ...]:

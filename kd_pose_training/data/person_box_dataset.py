@@ -126,7 +126,8 @@ class PersonBoxDataset(torch.utils.data.Dataset):
             points_cam=torch.zeros(count, 1, 2, 3),
             points_px=torch.from_numpy(boxes.astype(np.float32)).reshape(count, 1, 2, 2),
             K_crop=torch.eye(3)[None], diameter=torch.full((count,), PERSON_SPEC.diameter),
-            size_px=torch.from_numpy(sizes.astype(np.float32)), sample=torch.tensor([-1]))
+            size_px=torch.from_numpy(sizes.astype(np.float32)),
+            posed=torch.ones(count, dtype=torch.bool), sample=torch.tensor([-1]))
 
 
 def known(frame: PeopleFrame, min_seen: float) -> np.ndarray:

@@ -94,9 +94,7 @@ class TeacherCache:
         # More arrays than are wanted now (maps, for example) do no harm.
         theirs["shapes"] = {name: shape for name, shape in (theirs.get("shapes") or {}).items()
                             if name in self.key["shapes"]}
-        changed = [f"{name} was {_short(theirs.get(name))}, now {_short(self.key.get(name))}"
-                   for name in sorted(theirs.keys() | self.key.keys())
-                   if theirs.get(name) != self.key.get(name)]
+        changed = _changes(theirs, self.key)
         if changed:
             raise CacheError(f"{self.folder}: is the cache of another teacher or augmentation: "
                              f"{'; '.join(changed)}. Give another folder, or delete this one")
@@ -124,6 +122,18 @@ class TeacherCache:
         if list(array.shape) != [self.total, *self.key["shapes"][name]]:
             raise CacheError(f"{path}: has shape {array.shape}, which is not what {KEY_FILE} says")
         return array
+
+
+def _changes(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> list[str]:
+    """What differs, by the path of the innermost key."""
+    changed = []
+    for name in sorted(old.keys() | new.keys()):
+        mine, theirs = new.get(name), old.get(name)
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            changed += _changes(theirs, mine, f"{path}{name}.")
+        elif mine != theirs:
+            changed.append(f"{path}{name} was {_short(theirs)}, now {_short(mine)}")
+    return changed
 
 
 def _short(value: Any) -> str:

@@ -31,8 +31,9 @@ class AlignMethod:
     """The term ``align``: transport between the votes of both, object by object."""
 
     def __init__(self, config: AlignTerm) -> None:
-        self.config, self.loss = config, AlignmentLoss(config.settings)
-        self.weights = {"align": config.weight}
+        settings, weight = config.resolve(auto="robust")
+        self.config, self.loss = config, AlignmentLoss(settings)
+        self.weights = {"align": weight}
 
     def terms(self, batch: VoteBatch, positives: Positives, member: Tensor,
               votes: TeacherVotes) -> dict[str, Tensor]:

@@ -73,9 +73,10 @@ class AlignCodes:
 
     def __init__(self, config: AlignTerm, score_threshold: float) -> None:
         self.config, self.score_threshold = config, score_threshold
-        self.loss = AlignmentLoss(dataclasses.replace(config.settings, coordinates="none",
+        settings, weight = config.resolve(auto="balanced")
+        self.loss = AlignmentLoss(dataclasses.replace(settings, coordinates="none",
                                                       points="joint"))
-        self.weights = {"align": config.weight}
+        self.weights = {"align": weight}
 
     def terms(self, batch: CodeBatch, answers: CodeAnswers, outputs: CodeTeacherOutputs,
               used: Tensor) -> dict[str, Tensor]:

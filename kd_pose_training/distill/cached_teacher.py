@@ -34,6 +34,10 @@ def cache_key(config: TrainConfig) -> dict[str, Any]:
     data = to_dict(config)["data"]
     for name in ("cache", "num_workers", "max_val_samples", "val"):
         data.pop(name)
+    if config.data.pose_share == 1:  # what is off is no part of it: older caches stay good
+        data.pop("pose_share"), data.pop("unposed_share")
+    if config.data.label_noise is None:
+        data.pop("label_noise")
     digest = hashlib.sha256(Path(config.distill.teacher).read_bytes()).hexdigest()
     numerics = choose_numerics(config.trainer.device, config.trainer.precision, True)
     return {"teacher": digest, "data": data, "augment": to_dict(config)["augment"],

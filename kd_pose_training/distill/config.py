@@ -24,31 +24,34 @@ def _check_weights(section: object, *names: str) -> None:
 class AlignTerm:
     """Align the distributions of local predictions (arXiv 2205.14971).
 
-    ``weight``: factor of the loss term ``align``. ``preset``: named settings (``released``,
-    ``balanced``, ``positions``), or ``custom`` for those under ``alignment``. ``trust``: spread of
+    ``weight``: factor of the loss term ``align``; null: 400 for ``robust``, whose values are as
+    small as its knee, 5 for all others. ``preset``: named settings (``released``, ``balanced``,
+    ``positions``, ``robust``), or ``custom`` for those under ``alignment``; ``auto`` is ``robust``
+    for vote networks and ``balanced`` for dense ones. ``trust``: spread of
     the teacher's votes for a keypoint, in object sizes, at which that keypoint counts half; 0
     trusts all alike (after the uncertainty weighting of arXiv 2503.13053). ``grid``: cells a side
     to which the pixels of a dense network are pooled (``object_codes`` only, which has no
     ``trust`` and always takes ``coordinates: none`` and ``points: joint``).
     """
 
-    weight: float = 5.0
-    preset: Literal["released", "balanced", "positions", "custom"] = "balanced"
+    weight: float | None = None
+    preset: Literal["auto", "released", "balanced", "positions", "robust", "custom"] = "auto"
     alignment: AlignmentConfig | None = None
     trust: float = 0.0
     grid: int = 8
 
     def __post_init__(self) -> None:
-        _check_weights(self, "weight", "trust")
+        _check_weights(self, *(["trust"] if self.weight is None else ["weight", "trust"]))
         _check(1 <= self.grid <= 32, "grid", self.grid, "1 to 32")
         _check((self.preset == "custom") == (self.alignment is not None), "preset",
                f"{self.preset} with alignment {self.alignment}",
                "a section 'alignment' with preset 'custom' and only then")
 
-    @property
-    def settings(self) -> AlignmentConfig:
-        """The settings meant by ``preset``."""
-        return self.alignment or alignment_config.preset(self.preset)
+    def resolve(self, auto: str) -> tuple[AlignmentConfig, float]:
+        """The settings and the weight that are meant; ``auto``: what that preset stands for."""
+        name = auto if self.preset == "auto" else self.preset
+        weight = self.weight if self.weight is not None else 400.0 if name == "robust" else 5.0
+        return self.alignment or alignment_config.preset(name), weight
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,9 @@ class DistillConfig:
     ``teacher``: checkpoint of a finished run of the same task, objects and image normalisation.
     ``score_threshold``: of the teacher's cells, as at inference. ``max_error``: an object whose
     teacher votes are on average further from the truth than this, in object sizes, is left out;
-    0 lets all pass (dense networks: weighted share of wrong bits, which is alike). ``cache``:
+    0 lets all pass (dense networks: weighted share of wrong bits, which is alike).
+    ``max_box_error``: the gate of objects without a pose (``data.pose_share``), for the boxes of
+    the teacher's votes and of the object: mean distance of their corners, object sizes. ``cache``:
     folder that keeps the teacher's answers, filled before the first iteration; needs
     ``data.variants``. Empty: the teacher runs along.
     """
@@ -105,11 +110,13 @@ class DistillConfig:
     features: FeatureTerm | None = None
     score_threshold: float = 0.3
     max_error: float = 0.1
+    max_box_error: float = 0.1
     cache: str = ""
 
     def __post_init__(self) -> None:
         _check(bool(self.teacher), "teacher", self.teacher, "the path of a checkpoint")
         _check(0 <= self.score_threshold <= 1, "score_threshold", self.score_threshold, "0 to 1")
-        _check(0 <= self.max_error <= 1e3, "max_error", self.max_error, "0 to 1000")
+        for name in ("max_error", "max_box_error"):
+            _check(0 <= getattr(self, name) <= 1e3, name, getattr(self, name), "0 to 1000")
         _check(any((self.align, self.naive, self.features)), "align, naive, features", None,
                "at least one of them; leave the section out to learn from the truth alone")

@@ -35,16 +35,22 @@ class TeacherVotes:
 def select_votes(grid: VoteGrid, scores: np.ndarray, offsets: np.ndarray,
                  instance_image: np.ndarray, instance_class: np.ndarray, points_px: np.ndarray,
                  size_px: np.ndarray, *, score_threshold: float = 0.3,
-                 cells_per_instance: int = 10, max_error: float = 0.1) -> TeacherVotes:
+                 cells_per_instance: int = 10, max_error: float = 0.1,
+                 posed: np.ndarray | None = None, max_box_error: float = 0.1) -> TeacherVotes:
     """Teacher outputs of a batch -> votes per true instance.
+
+    An instance without a pose has an ``error`` of the boxes of the votes and of its points, and
+    member 0.
 
     Args:
         grid: the teacher's cells. scores: (B, N, C). offsets: (B, N, C, K, 2).
         instance_image, instance_class: (M,). points_px: (M, S, K, 2) true points of every
             symmetry member, input pixels. size_px: (M,) size of each object, pixels.
         max_error: largest accepted error in object sizes, 0 = any.
+        posed: (M,) bool, instances whose pose is known; None: all. max_box_error: of the others.
     """
     count = len(instance_image)
+    posed = np.ones(count, bool) if posed is None else posed
     member = np.zeros(count, dtype=np.int64)
     error, chosen = np.full(count, np.inf), [None] * count
     for image in np.unique(instance_image):
@@ -53,9 +59,10 @@ def select_votes(grid: VoteGrid, scores: np.ndarray, offsets: np.ndarray,
                        cells_per_instance=cells_per_instance,
                        classes=np.unique(instance_class[rows]))
         for row, other, members, errors in _assign(found, rows, instance_class, points_px,
-                                                   np.maximum(size_px, 1.0)):
+                                                   np.maximum(size_px, 1.0), posed):
             member[row], error[row], chosen[row] = members, errors, found[other]
-    used = np.isfinite(error) & ((error <= max_error) | (max_error == 0))
+    limit = np.where(posed, max_error, max_box_error)
+    used = np.isfinite(error) & ((error <= limit) | (limit == 0))
     kept = [(row, chosen[row]) for row in np.flatnonzero(used)]
     keypoints = points_px.shape[2]
     return TeacherVotes(
@@ -67,13 +74,16 @@ def select_votes(grid: VoteGrid, scores: np.ndarray, offsets: np.ndarray,
 
 
 def _assign(found: list[VoteInstance], rows: np.ndarray, classes: np.ndarray,
-            points_px: np.ndarray, size_px: np.ndarray):
+            points_px: np.ndarray, size_px: np.ndarray, posed: np.ndarray):
     """(row, found, member, error) of true and found objects, nearest first, each once."""
     pairs = []
     for other, votes in enumerate(found):
         mean = np.average(votes.points, axis=0, weights=votes.weights)
         for row in rows[classes[rows] == votes.class_index]:
-            distance = np.linalg.norm(points_px[row] - mean, axis=-1).mean(-1) / size_px[row]
+            truth, answer = points_px[row], mean
+            if not posed[row]:
+                truth, answer = box_of(truth[:1]), box_of(mean)
+            distance = np.linalg.norm(truth - answer, axis=-1).mean(-1) / size_px[row]
             best = int(distance.argmin())
             pairs.append((float(distance[best]), int(row), other, best))
     taken_rows, taken = set(), set()
@@ -81,6 +91,11 @@ def _assign(found: list[VoteInstance], rows: np.ndarray, classes: np.ndarray,
         if row not in taken_rows and other not in taken and np.isfinite(error):
             taken_rows.add(row), taken.add(other)
             yield row, other, best, error
+
+
+def box_of(points: np.ndarray) -> np.ndarray:
+    """(..., 2, 2) lower and upper corner of the box of points (..., K, 2)."""
+    return np.stack([points.min(-2), points.max(-2)], -2)
 
 
 def change_branch(points: np.ndarray, from_cam: np.ndarray, to_cam: np.ndarray,

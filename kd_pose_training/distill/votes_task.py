@@ -17,6 +17,7 @@ from kd_pose_training.distill.cached_teacher import cached_outputs
 from kd_pose_training.distill.config import DistillConfig
 from kd_pose_training.distill.features import FeatureMethod
 from kd_pose_training.distill.naive import NaiveMethod
+from kd_pose_training.distill.pseudo_poses import with_teacher_poses
 from kd_pose_training.distill.selection import TeacherVotes, numpy_of, select_votes
 from kd_pose_training.distill.teacher import Teacher, TeacherError, TeacherOutputs
 from kd_pose_training.models.votenet import VoteNet
@@ -71,7 +72,7 @@ class DistilledVotesTask(VotesTask):
         outputs = self.teacher_outputs(batch)
         terms: dict[str, Tensor] = {}
         if self.align is not None or self.naive is not None:
-            votes = self.select(outputs, batch)
+            batch, votes = with_teacher_poses(batch, self.select(outputs, batch))
             member = self._members(batch, answers)
             if self.align is not None:
                 terms.update(self.align.terms(batch, answers.positives, member, votes))
@@ -95,15 +96,23 @@ class DistilledVotesTask(VotesTask):
             numpy_of(batch.instance_image), numpy_of(batch.instance_class),
             numpy_of(batch.points_px), numpy_of(batch.size_px),
             score_threshold=self.distill.score_threshold,
-            cells_per_instance=self.cells_per_instance, max_error=self.distill.max_error)
+            cells_per_instance=self.cells_per_instance, max_error=self.distill.max_error,
+            posed=numpy_of(batch.posed), max_box_error=self.distill.max_box_error)
 
-    @staticmethod
-    def _members(batch: VoteBatch, answers: Answers) -> Tensor:
-        """(M,) symmetry member that the student's loss has chosen for every instance."""
+    @torch.no_grad()
+    def _members(self, batch: VoteBatch, answers: Answers) -> Tensor:
+        """(M,) symmetry member that the student's loss chooses for every instance. Its choice is
+        there already for instances with a pose; of the others the batch has the teacher's."""
         positives = answers.positives
         member = torch.zeros(len(batch.instance_image), dtype=torch.long,
                              device=positives.points.device)
         member[positives.instance] = positives.member
+        rows = ~batch.posed[positives.instance]
+        instance = positives.instance[rows]
+        if len(instance):
+            member[instance] = self.vote_loss(positives.points[rows], batch,
+                                              positives.image[rows], instance,
+                                              torch.ones_like(instance, dtype=torch.bool))[1]
         return member
 
 

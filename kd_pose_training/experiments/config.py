@@ -21,12 +21,18 @@ def _check(holds: bool, name: str, value: object, allowed: str) -> None:
 @dataclass(frozen=True)
 class Arm:
     """One way of training the student. ``label``: its name in tables. ``set``: changes to the
-    student's recipe, as for ``train --set``; none: the student learns alone. ``question``: what
-    comparing it tells."""
+    student's recipe, as for ``train --set``; none: the student learns alone. ``teacher``: false
+    lets it learn alone in spite of changes. ``question``: what comparing it tells."""
 
     label: str
     set: tuple[str, ...] = ()
+    teacher: bool = True
     question: str = ""
+
+    @property
+    def taught(self) -> bool:
+        """Whether the student has a teacher."""
+        return bool(self.set) and self.teacher
 
 
 @dataclass(frozen=True, kw_only=True)

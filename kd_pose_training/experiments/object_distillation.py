@@ -95,7 +95,7 @@ def recipe(config: ExperimentConfig, folder: Path, name: str, seed: int) -> Trai
     sets += [f"trainer.iterations={config.iterations}", f"data.variants={config.variants}"]
     if config.start_iterations:
         sets.append(f"model.weights={job_folder(folder, START, seed) / 'last.pt'}")
-    if config.arms[name].set:
+    if config.arms[name].taught:
         sets += [f"distill.teacher={teacher_folder(config, folder) / 'last.pt'}",
                  f"distill.cache={folder / CACHE}"]
     return load_config(config.student, [*sets, *config.arms[name].set])
@@ -154,7 +154,7 @@ def _fill_cache(config: ExperimentConfig, folder: Path) -> None:
     from kd_pose_training.distill.teacher import load_teacher
     from kd_pose_training.models import build_model
     from kd_pose_training.training.objects import make_header, open_datasets, resolve
-    taught = [name for name, arm in config.arms.items() if arm.set]
+    taught = [name for name, arm in config.arms.items() if arm.taught]
     if not taught:
         return
     settings = recipe(config, folder, taught[0], config.seeds[0])

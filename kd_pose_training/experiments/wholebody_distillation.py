@@ -96,7 +96,7 @@ def recipe(config: PeopleExperiment, folder: Path, name: str, seed: int) -> Whol
         if config.start_iterations:
             start = job_folder(folder, START, config.start_seed(seed)) / "last.pt"
             sets.append(f"model.weights={start}")
-        if arm.set:
+        if arm.taught:
             sets.append(f"distill.teacher={teacher_checkpoint(config, folder)}")
     return load_recipe(config.student, [*sets, *arm.set])
 

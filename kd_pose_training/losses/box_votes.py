@@ -32,13 +32,14 @@ def box_votes_loss(points_px: Tensor, target_px: Tensor, size_px: Tensor, instan
 
 
 class BoxVotesLoss(nn.Module):
-    """Sum over positive cells of :func:`box_votes_loss`; also returns the members."""
+    """Sum over positive cells of :func:`box_votes_loss`; also returns the members.
+    ``counted``: (P,) bool, cells that the sum is over; all by default."""
 
     def __init__(self, knee: float = 0.02) -> None:
         super().__init__()
         self.knee = knee
 
     def forward(self, points_px: Tensor, target_px: Tensor, size_px: Tensor,
-                instance: Tensor) -> tuple[Tensor, Tensor]:
+                instance: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         loss, member = box_votes_loss(points_px, target_px, size_px, instance, self.knee)
-        return loss.sum(), member
+        return (loss if counted is None else loss[counted]).sum(), member

@@ -81,14 +81,15 @@ def reprojection3d_loss(points_px: Tensor, K: Tensor, points_cam: Tensor, diamet
 
 
 class Reprojection3DLoss(nn.Module):
-    """Sum over positive cells of :func:`reprojection3d_loss`; also returns the members."""
+    """Sum over positive cells of :func:`reprojection3d_loss`; also returns the members.
+    ``counted``: (P,) bool, cells that the sum is over; all by default."""
 
     def __init__(self, knee: float = 0.02) -> None:
         super().__init__()
         self.knee = knee
 
     def forward(self, points_px: Tensor, K: Tensor, points_cam: Tensor, diameter: Tensor,
-                instance: Tensor) -> tuple[Tensor, Tensor]:
+                instance: Tensor, counted: Tensor | None = None) -> tuple[Tensor, Tensor]:
         loss, member = reprojection3d_loss(points_px, K, points_cam, diameter, instance,
                                            self.knee)
-        return loss.sum(), member
+        return (loss if counted is None else loss[counted]).sum(), member

@@ -97,14 +97,17 @@ class VotesTask(nn.Module):
         instance = batch.cell_instance[image, cell]
         points = (self.centers[cell][:, None]
                   + offsets[image, cell, label].float() * self.anchors[cell][:, None, None])
-        vote, member = self._vote_loss(points, batch, image, instance)
-        scale = self._scale(len(cell), logits.device)
-        result = {"class": self.focal(logits, batch.cell_class) / scale, "vote": vote / scale}
+        posed = batch.posed[instance]
+        vote, member = self.vote_loss(points, batch, image, instance, posed)
+        result = {"class": self.focal(logits, batch.cell_class) / self._scale(posed.numel(),
+                                                                              logits.device),
+                  "vote": vote / self._scale(posed.sum(), logits.device)}
         positives = Positives(points, logits[image, cell, label], instance, member, image, cell)
         if self.training:
             result.update(self.more_terms(batch, Answers(logits, maps, positives)))
         with torch.no_grad():
-            result.update(_figures(points, positives.logits, batch, instance, member))
+            result.update(_figures(points[posed], positives.logits, batch, instance[posed],
+                                   member[posed]))
         return result
 
     def outputs(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -116,18 +119,23 @@ class VotesTask(nn.Module):
         that validation compares all ways of learning by the same figures."""
         return {}
 
-    def _vote_loss(self, points: Tensor, batch: VoteBatch, image: Tensor,
-                   instance: Tensor) -> tuple[Tensor, Tensor]:
+    def vote_loss(self, points: Tensor, batch: VoteBatch, image: Tensor, instance: Tensor,
+                  counted: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum over the counted (P,) of P votes (P, K, 2), and every vote's symmetry member (P,).
+
+        Args:
+            image, instance: (P,) rows of the batch.
+        """
         if self.task == "object_votes":
             return self.votes(points, batch.K_crop[image], batch.points_cam, batch.diameter,
-                              instance)
-        return self.votes(points, batch.points_px, batch.size_px, instance)
+                              instance, counted)
+        return self.votes(points, batch.points_px, batch.size_px, instance, counted)
 
-    def _scale(self, positives: int, device: torch.device) -> Tensor | float:
-        """What both sums are divided by; an average over processes, so DDP changes nothing."""
+    def _scale(self, positives: int | Tensor, device: torch.device) -> Tensor | float:
+        """What a sum is divided by; an average over processes, so DDP changes nothing."""
         if self.config.normaliser == "sum":
             return 1.0
-        count = torch.tensor(float(positives), device=device)
+        count = torch.as_tensor(positives, dtype=torch.float32, device=device)
         if self.training:  # validation runs in the main process alone
             count = mean_over_processes(count)
         return count.clamp(min=1.0)
@@ -135,12 +143,12 @@ class VotesTask(nn.Module):
 
 def _figures(points: Tensor, logits: Tensor, batch: VoteBatch, instance: Tensor,
              member: Tensor) -> dict[str, Tensor]:
-    count = max(len(instance), 1)
+    count = max(len(instance), 1)  # votes of instances without a pose have no figures
     distance = (points - batch.points_px[instance, member]).norm(dim=-1).mean(-1)
     size = batch.size_px.clamp(min=1.0)[instance]
-    per_image = torch.tensor(len(instance) / max(len(batch.images), 1), device=points.device)
+    per_image = torch.tensor(len(logits) / max(len(batch.images), 1), device=points.device)
     return {"vote_px": distance.sum() / count, "vote_relative": (distance / size).sum() / count,
-            "score": logits.float().sigmoid().sum() / count, "positives": per_image}
+            "score": logits.float().sigmoid().sum() / max(len(logits), 1), "positives": per_image}
 
 
 def _tensor(array: np.ndarray) -> Tensor:

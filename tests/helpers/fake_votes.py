@@ -37,4 +37,5 @@ class FakeVotes(torch.utils.data.Dataset):
             instance_image=torch.zeros(1, dtype=torch.long), instance_class=torch.tensor([label]),
             points_cam=points, points_px=pixels[..., :2] / pixels[..., 2:], K_crop=K,
             diameter=torch.tensor([0.17]), size_px=torch.tensor([60.0]),
+            posed=torch.tensor([True]),
             sample=torch.tensor([-1]))

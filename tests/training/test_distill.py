@@ -21,7 +21,7 @@ from kd_pose_training.distill.teacher import Teacher, TeacherError, load_teacher
 from kd_pose_training.distill.votes_task import DistilledVotesTask
 from kd_pose_training.engine.checkpoint import CheckpointError, save_checkpoint
 from kd_pose_training.engine.trainer import Trainer
-from kd_pose_training.losses.alignment_config import AlignmentConfig, balanced
+from kd_pose_training.losses.alignment_config import AlignmentConfig, balanced, robust
 from kd_pose_training.models import build_model
 
 torch.set_num_threads(1)
@@ -137,8 +137,8 @@ def test_a_perfect_student_has_nothing_to_learn():
     oracle = Oracle([batch])
     task = DistilledVotesTask(oracle, SIZE, LossConfig(), "object_votes",
                             Teacher(oracle, [0, 1], SIZE), DistillConfig("teacher.pt"))
-    for preset in ("balanced", "released"):
-        task.align.loss.config = AlignTerm(preset=preset).settings
+    for preset in ("balanced", "released", "robust"):
+        task.align.loss.config = AlignTerm(preset=preset).resolve("robust")[0]
         assert abs(task(batch)["align"].item()) < 1e-6
 
 
@@ -163,7 +163,8 @@ def test_a_batch_without_instances():
         batch, cell_class=torch.full_like(batch.cell_class, -1),
         cell_instance=torch.full_like(batch.cell_instance, -1),
         **{name: getattr(batch, name)[:0] for name in (
-            "instance_image", "instance_class", "points_cam", "points_px", "diameter", "size_px")})
+            "instance_image", "instance_class", "points_cam", "points_px", "diameter", "size_px",
+            "posed")})
     terms = _task(Oracle([batch]))(none)
     terms["align"].backward()
     assert terms["align"].item() == 0 and terms["teacher_used"].item() == 0
@@ -374,7 +375,12 @@ def test_bad_sections_are_refused(change, message):
 
 
 def test_section_by_default_absent_and_otherwise_kept():
-    assert _config().distill is None and DistillConfig("t").align.settings == balanced()
+    assert _config().distill is None
+    auto = DistillConfig("t").align
+    assert auto.resolve("robust") == (robust(), 400.0)
+    assert auto.resolve("balanced") == (balanced(), 5.0)
+    assert AlignTerm(preset="robust", weight=7.0).resolve("balanced") == (robust(), 7.0)
     custom = from_dict({"data": {"train": ["a:b"]}, "distill": {
         "teacher": "t.pt", "align": {"preset": "custom", "alignment": {"reach": 0.2}}}})
-    assert custom.distill.align.settings.reach == 0.2
+    settings, weight = custom.distill.align.resolve("robust")
+    assert settings.reach == 0.2 and weight == 5.0

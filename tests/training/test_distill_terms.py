@@ -276,7 +276,8 @@ def test_filling_goes_on_where_it_was(tmp_path):
 
 
 @pytest.mark.parametrize("change, message", [
-    ("teacher", "teacher was"), ("augment", "augment was"), ("variants", "data was")])
+    ("teacher", "teacher was"), ("augment", "augment.blur was"),
+    ("variants", "data.variants was 2, now 3")])
 def test_a_cache_of_something_else_is_refused(tmp_path, change, message):
     config, teacher = _config(tmp_path), _teacher()
     fill_cache(teacher, FixedAugmentationSet(_data(), 2), config, False, progress=False)
