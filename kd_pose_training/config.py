@@ -398,7 +398,11 @@ class TrainConfig:
         # Batch norm of the image-wide average has one number per image and channel.
         _check(self.trainer.batch_size > 1, "trainer.batch_size", self.trainer.batch_size,
                "2 or more for the task object_codes")
-        trust = getattr(self.distill and self.distill.align, "trust", 0.0)
+        align = self.distill and self.distill.align
+        _check(getattr(align, "student", AlignTerm.student) == AlignTerm.student,
+               "distill.align.student", getattr(align, "student", None),
+               "nothing for the task object_codes: every visible pixel answers")
+        trust = getattr(align, "trust", 0.0)
         _check(not trust, "distill.align.trust", trust, "0 for the task object_codes: trust is "
                "the spread of several votes for one keypoint, and a pixel has a single answer")
 

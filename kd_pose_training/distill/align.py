@@ -1,8 +1,10 @@
 """Aligning the distribution of a student's votes with a teacher's (arXiv 2205.14971).
 
-The student's set of an object are its positive cells, which the truth chooses; the teacher's are
-the cells that it would answer with. Symmetric objects: the teacher's votes are brought to the
-symmetry member that the student's own loss has chosen, so that the two never pull apart.
+The set of an object are the cells that a network would answer with, of the teacher and of the
+student alike: a pose is made of those. The published student's set is another, its positive cells,
+which the truth chooses (``student: positives``). Symmetric objects: the teacher's votes are
+brought to the symmetry member that the student's own loss has chosen, so that the two never pull
+apart.
 """
 
 from __future__ import annotations
@@ -35,22 +37,22 @@ class AlignMethod:
         self.config, self.loss = config, AlignmentLoss(settings)
         self.weights = {"align": weight}
 
-    def terms(self, batch: VoteBatch, positives: Positives, member: Tensor,
+    def terms(self, batch: VoteBatch, mine: Positives, member: Tensor,
               votes: TeacherVotes) -> dict[str, Tensor]:
         """``align`` of a batch.
 
         Args:
+            mine: the student's cells and votes.
             member: (M,) symmetry member of every instance that the student learns.
             votes: the teacher's accepted votes.
         """
-        count, like = len(batch.instance_image), positives.points
+        count, like = len(batch.instance_image), mine.points
         points = bring_to_members(votes, batch, member)
         teacher = group_predictions(
             torch.as_tensor(points, dtype=like.dtype, device=like.device),
             torch.as_tensor(votes.scores, dtype=like.dtype, device=like.device),
             torch.as_tensor(votes.instance, device=like.device), count)
-        student = group_predictions(like, positives.logits.float().sigmoid(), positives.instance,
-                                    count)
+        student = group_predictions(like, mine.logits.float().sigmoid(), mine.instance, count)
         weights = (keypoint_trust(teacher, batch.size_px, self.config.trust)
                    if self.config.trust else None)
         return {"align": self.loss(student, teacher, size=batch.size_px,

@@ -29,15 +29,18 @@ class AlignTerm:
     ``positions``, ``robust``), or ``custom`` for those under ``alignment``; ``auto`` is ``robust``
     for vote networks and ``balanced`` for dense ones. ``trust``: spread of
     the teacher's votes for a keypoint, in object sizes, at which that keypoint counts half; 0
-    trusts all alike (after the uncertainty weighting of arXiv 2503.13053). ``grid``: cells a side
-    to which the pixels of a dense network are pooled (``object_codes`` only, which has no
-    ``trust`` and always takes ``coordinates: none`` and ``points: joint``).
+    trusts all alike (after the uncertainty weighting of arXiv 2503.13053). ``student``: the cells
+    of its set, ``answers`` those that it would answer with, chosen as at inference (positives
+    where it has none), ``positives`` those that the truth gives an object, as published. ``grid``:
+    cells a side to which the pixels of a dense network are pooled (``object_codes`` only, which
+    has no ``trust`` nor ``student`` and always takes ``coordinates: none``, ``points: joint``).
     """
 
     weight: float | None = None
     preset: Literal["auto", "released", "balanced", "positions", "robust", "custom"] = "auto"
     alignment: AlignmentConfig | None = None
     trust: float = 0.0
+    student: Literal["answers", "positives"] = "answers"
     grid: int = 8
 
     def __post_init__(self) -> None:

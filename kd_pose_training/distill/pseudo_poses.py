@@ -48,7 +48,8 @@ def with_teacher_poses(batch: VoteBatch, votes: TeacherVotes) -> tuple[VoteBatch
             batch.points_px[row] = torch.from_numpy(pixels[..., :2] / pixels[..., 2:])
     kept = used[votes.instance]
     return batch, dataclasses.replace(votes, points=votes.points[kept], scores=votes.scores[kept],
-                                      instance=votes.instance[kept], used=used, member=member)
+                                      instance=votes.instance[kept], cell=votes.cell[kept],
+                                      used=used, member=member)
 
 
 def _posed(shape: np.ndarray, points: np.ndarray, scores: np.ndarray, K: np.ndarray,

@@ -20,6 +20,7 @@ class TeacherVotes:
     """The accepted votes of a batch with M true instances and K points.
 
     points: (P, K, 2) float64, input pixels. scores: (P,). instance: (P,) int64 true instance.
+    cell: (P,) int64, which cell of the instance's image voted.
     member: (M,) int64 symmetry member that the teacher is nearest to. error: (M,) its mean
     distance from that member in object sizes, inf where nothing was found. used: (M,) bool.
     """
@@ -27,6 +28,7 @@ class TeacherVotes:
     points: np.ndarray
     scores: np.ndarray
     instance: np.ndarray
+    cell: np.ndarray
     member: np.ndarray
     error: np.ndarray
     used: np.ndarray
@@ -69,6 +71,8 @@ def select_votes(grid: VoteGrid, scores: np.ndarray, offsets: np.ndarray,
         np.concatenate([votes.points for _, votes in kept] or [np.empty((0, keypoints, 2))]),
         np.concatenate([votes.weights for _, votes in kept] or [np.empty(0)]),
         np.concatenate([np.full(len(votes.cells), row) for row, votes in kept]
+                       or [np.empty(0, np.int64)]).astype(np.int64),
+        np.concatenate([votes.cells for _, votes in kept]
                        or [np.empty(0, np.int64)]).astype(np.int64),
         member, error, used)
 

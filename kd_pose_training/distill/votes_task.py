@@ -21,7 +21,7 @@ from kd_pose_training.distill.pseudo_poses import with_teacher_poses
 from kd_pose_training.distill.selection import TeacherVotes, numpy_of, select_votes
 from kd_pose_training.distill.teacher import Teacher, TeacherError, TeacherOutputs
 from kd_pose_training.models.votenet import VoteNet
-from kd_pose_training.tasks.object_votes import Answers, VotesTask
+from kd_pose_training.tasks.object_votes import Answers, Positives, VotesTask
 
 
 class DistilledVotesTask(VotesTask):
@@ -41,6 +41,7 @@ class DistilledVotesTask(VotesTask):
                  teacher: Teacher, distill: DistillConfig, cells_per_instance: int = 10) -> None:
         super().__init__(network, input_size, loss, task)
         self.teacher, self.distill = teacher, distill
+        self.grid = network.grid(input_size)
         self.cells_per_instance = cells_per_instance
         self.cache: TeacherCache | None = None
         self.align = AlignMethod(distill.align) if distill.align else None
@@ -75,7 +76,9 @@ class DistilledVotesTask(VotesTask):
             batch, votes = with_teacher_poses(batch, self.select(outputs, batch))
             member = self._members(batch, answers)
             if self.align is not None:
-                terms.update(self.align.terms(batch, answers.positives, member, votes))
+                mine = (self._answered(batch, answers) if self.distill.align.student == "answers"
+                        else answers.positives)
+                terms.update(self.align.terms(batch, mine, member, votes))
             if self.naive is not None:
                 terms.update(self.naive.terms(batch, answers, member, votes, outputs))
             terms.update(_figures(votes, answers.logits.device))
@@ -98,6 +101,27 @@ class DistilledVotesTask(VotesTask):
             score_threshold=self.distill.score_threshold,
             cells_per_instance=self.cells_per_instance, max_error=self.distill.max_error,
             posed=numpy_of(batch.posed), max_box_error=self.distill.max_box_error)
+
+    def _answered(self, batch: VoteBatch, answers: Answers) -> Positives:
+        """The student's cells as at inference; the positives of instances that it did not find."""
+        found = select_votes(
+            self.grid, numpy_of(answers.logits.float().sigmoid()),
+            numpy_of(answers.offsets.float()), numpy_of(batch.instance_image),
+            numpy_of(batch.instance_class), numpy_of(batch.points_px), numpy_of(batch.size_px),
+            score_threshold=self.distill.score_threshold,
+            cells_per_instance=self.cells_per_instance, max_error=0.0,
+            posed=numpy_of(batch.posed), max_box_error=0.0)
+        device = answers.logits.device
+        mine = answers.positives
+        missed = ~torch.as_tensor(found.used, device=device)[mine.instance]
+        instance = torch.cat([torch.as_tensor(found.instance, device=device),
+                              mine.instance[missed]])
+        cell = torch.cat([torch.as_tensor(found.cell, device=device), mine.cell[missed]])
+        image, label = batch.instance_image[instance], batch.instance_class[instance]
+        points = (self.centers[cell][:, None] + answers.offsets[image, cell, label].float()
+                  * self.anchors[cell][:, None, None])
+        return Positives(points, answers.logits[image, cell, label], instance,
+                         torch.zeros_like(instance), image, cell)
 
     @torch.no_grad()
     def _members(self, batch: VoteBatch, answers: Answers) -> Tensor:

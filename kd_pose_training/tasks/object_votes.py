@@ -42,9 +42,11 @@ class Positives:
 
 @dataclass(frozen=True)
 class Answers:
-    """A network's answers to a batch: logits (B, N, C), pyramid maps if asked for, positives."""
+    """A network's answers to a batch: logits (B, N, C), offsets (B, N, C, K, 2) of the votes,
+    pyramid maps if asked for, positives."""
 
     logits: Tensor
+    offsets: Tensor
     maps: list[Tensor]
     positives: Positives
 
@@ -104,7 +106,7 @@ class VotesTask(nn.Module):
                   "vote": vote / self._scale(posed.sum(), logits.device)}
         positives = Positives(points, logits[image, cell, label], instance, member, image, cell)
         if self.training:
-            result.update(self.more_terms(batch, Answers(logits, maps, positives)))
+            result.update(self.more_terms(batch, Answers(logits, offsets, maps, positives)))
         with torch.no_grad():
             result.update(_figures(points[posed], positives.logits, batch, instance[posed],
                                    member[posed]))

@@ -23,6 +23,7 @@ from kd_pose_training.engine.checkpoint import CheckpointError, save_checkpoint
 from kd_pose_training.engine.trainer import Trainer
 from kd_pose_training.losses.alignment_config import AlignmentConfig, balanced, robust
 from kd_pose_training.models import build_model
+from kd_pose_training.tasks.object_votes import Answers, Positives
 
 torch.set_num_threads(1)
 SIZE = (64, 64)
@@ -384,3 +385,29 @@ def test_section_by_default_absent_and_otherwise_kept():
         "teacher": "t.pt", "align": {"preset": "custom", "alignment": {"reach": 0.2}}}})
     settings, weight = custom.distill.align.resolve("robust")
     assert settings.reach == 0.2 and weight == 5.0
+
+
+def test_the_students_answers_are_the_cells_of_inference():
+    """With ``student: answers`` the set is what the runtime would decode from the student."""
+    batch = _batch()
+    task = _task(Oracle([batch]), align=AlignTerm(student="answers"), score_threshold=0.3)
+    student = Oracle([batch], error_px=2.0)
+    logits, offsets = student(batch.images)
+    some = batch.cell_class.clone()
+    some[0, (some[0] >= 0).nonzero()[3:, 0]] = -1  # three of its ten positives answer
+    logits = torch.where((some >= 0)[..., None], logits, torch.full_like(logits, -6.0))
+    logits[1] = -6.0  # finds nothing here
+    image, cell = (batch.cell_class >= 0).nonzero(as_tuple=True)
+    label, instance = batch.cell_class[image, cell], batch.cell_instance[image, cell]
+    points = (task.centers[cell][:, None]
+              + offsets[image, cell, label] * task.anchors[cell][:, None, None])
+    positives = Positives(points, logits[image, cell, label], instance,
+                          torch.zeros_like(instance), image, cell)
+    logits.requires_grad_(), offsets.requires_grad_()
+    answers = Answers(logits, offsets, [], positives)
+    mine = task._answered(batch, answers)
+    assert np.bincount(mine.instance.numpy()).tolist() == [3, 10, 10, 10]
+    torch.testing.assert_close(mine.points.detach(), batch.points_px[mine.instance, 0] + 2.0,
+                               atol=1e-3, rtol=0)
+    mine.points.sum().backward()
+    assert offsets.grad.abs().sum() > 0

@@ -164,8 +164,8 @@ def _answer(points, posed=False, cells=6):
         K_crop=torch.tensor(TURNED_K)[None], size_px=torch.tensor([40.0]),
         posed=torch.tensor([posed]))
     votes = TeacherVotes(np.repeat(points[None], cells, 0), np.full(cells, 0.8),
-                         np.zeros(cells, np.int64), np.array([1]), np.array([0.05]),
-                         np.array([True]))
+                         np.zeros(cells, np.int64), np.arange(cells), np.array([1]),
+                         np.array([0.05]), np.array([True]))
     return batch, votes
 
 
