@@ -22,16 +22,17 @@ TRAINING = ROOT / "kd_pose_training"
 # Longer files want to be two; a little more than the 400 lines that are aimed at.
 LONGEST_FILE = 450
 
-ROS = {"rclpy", "kd_pose_msgs", "vision_msgs", "cv_bridge", "tf2_ros", "launch", "launch_ros",
-       "ament_index_python", "std_msgs", "sensor_msgs", "geometry_msgs", "visualization_msgs",
-       "diagnostic_msgs", "rcl_interfaces", "lifecycle_msgs", "builtin_interfaces", "std_srvs"}
+ROS = {"rclpy", "kd_pose_msgs", "vision_msgs", "cv_bridge", "tf2_msgs", "tf2_ros", "launch",
+       "launch_ros", "ament_index_python", "std_msgs", "sensor_msgs", "geometry_msgs",
+       "visualization_msgs", "diagnostic_msgs", "rcl_interfaces", "lifecycle_msgs",
+       "builtin_interfaces", "std_srvs"}
 ENGINES = {"onnxruntime", "openvino", "tensorrt", "torch"}
 TRAINER_ONLY = {"torch", "onnx", "scipy", "trimesh", "moderngl", "embreex", "tensorboard", "PIL"}
 
 # A module may import those on its own floor and below while it is loaded.
 FLOORS = (
     ("keypoints", "wholebody_keypoints", "geometry", "camera", "symmetry", "scoring",
-     "person_scoring"),
+     "person_scoring", "body_frame"),
     ("crop", "boxes", "votes", "codes", "simcc", "pnp", "detector_outputs"),
     ("manifest", "onnx_metadata", "results"),
     ("backends",),

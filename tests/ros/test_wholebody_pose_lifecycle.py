@@ -62,7 +62,7 @@ def test_failed_configurations_say_why_and_can_be_mended(people_models, models, 
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(open(people_models["model_path"], "rb").read()[:300])
     defaults = {"roi_source": "tracks", "tracking.enable": True, "smoothing.enable": False,
-                "publish_tf": False, **people_models}
+                "publish_tf": False, "use_depth": False, **people_models}
     cases = [
         ({"model_path": ""}, "model_path is empty: give the .onnx file of a whole-body model"),
         ({"detector_path": ""}, "detector_path is empty"),
@@ -74,7 +74,9 @@ def test_failed_configurations_say_why_and_can_be_mended(people_models, models, 
         ({"tracking.enable": False}, "roi_source is tracks, which needs tracking.enable"),
         ({"tracking.enable": False, "roi_source": "detector", "smoothing.enable": True},
          "smoothing.enable needs tracking.enable"),
-        ({"publish_tf": True}, "TF is not yet in this version"),
+        ({"publish_tf": True}, "publish_tf is true, which needs use_depth"),
+        ({"publish_tf": True, "use_depth": True, "tracking.enable": False,
+          "roi_source": "detector"}, "publish_tf is true, which needs tracking.enable"),
     ]
     if not vision_msgs_available():
         cases.append(({"roi_source": "topic"}, "needs the package vision_msgs"))
@@ -90,6 +92,20 @@ def test_failed_configurations_say_why_and_can_be_mended(people_models, models, 
         assert rig.node.trigger_configure() == SUCCESS
         rig.wait_status("model", OK)
         assert rig.state() == "inactive"
+
+
+@pytest.mark.parametrize("missing", ["tf2_msgs", "tf2_msgs.msg"])
+def test_tf_without_its_package_is_refused_with_its_name(monkeypatch, missing):
+    """Also where it is installed: None among the loaded modules makes Python not find it."""
+    monkeypatch.setitem(sys.modules, missing, None)
+    values = {"publish_tf": True, "use_depth": True}
+    with Rig(values, kind=fake_node(FakePeople(), WholebodyPoseNode), outputs=()) as rig:
+        assert rig.node.trigger_configure() == FAILURE
+        rig.wait_status("model", ERROR, "needs the package tf2_msgs, and that is not installed "
+                                        "(apt install ros-<distro>-tf2-msgs)")
+        set_all(rig, {"publish_tf": False})
+        assert rig.node.trigger_configure() == SUCCESS
+        assert "/tf" not in [publisher.topic_name for publisher in rig.node.publishers]
 
 
 def set_all(rig, values):

@@ -46,6 +46,15 @@ def vision_msgs_available() -> bool:
     return True
 
 
+def tf2_msgs_available() -> bool:
+    """Whether tf2_msgs can be imported; only `publish_tf` requires it."""
+    try:
+        import tf2_msgs.msg  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
 def stamp_nanoseconds(header: Header) -> int:
     return header.stamp.sec * NANOSECONDS + header.stamp.nanosec
 

@@ -57,7 +57,7 @@ class EstimatorNode(LifecycleNode):
     # where somebody looks at them), capture_to_publish (image stamp to result).
     STAGES: tuple[str, ...] = STAGES
     # Parameters for what this version does not have, and what that is.
-    NOT_YET: Mapping[str, str] = {"publish_tf": "TF"}
+    NOT_YET: Mapping[str, str] = {}
     # The outputs that are vision_msgs.
     STANDARD_OUTPUTS = "~/detections is"
     ONCE: type  # of ~/estimate_once; its `result` is what `results_message` gives

@@ -25,7 +25,7 @@ class ObjectPoseNode(EstimatorNode):
     """Lifecycle node around `ObjectPoseEstimator`."""
 
     TABLE = parameters.OBJECT_POSE
-    NOT_YET = {**EstimatorNode.NOT_YET, "use_depth": "depth", "tracking.enable": "tracking"}
+    NOT_YET = {"publish_tf": "TF", "use_depth": "depth", "tracking.enable": "tracking"}
     ONCE = EstimateObjects
     STANDARD_OUTPUTS = "~/detections and ~/vision_info are"
 

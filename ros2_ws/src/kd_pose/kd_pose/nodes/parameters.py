@@ -99,7 +99,6 @@ COMMON: tuple[Param, ...] = (
           "after this long is given up.", 0.05, 60.0, dynamic=True),
     Param("max_image_age_s", 0.0, "Images older than this are rejected; 0: never.", 0.0, 3600.0,
           dynamic=True),
-    Param("publish_tf", False, "Publish tracked objects on /tf. Not in this version."),
     Param("markers.lifetime_s", 0.5, "Markers vanish after this long; 0: never.", 0.0, 60.0,
           dynamic=True),
     Param("annotate.jpeg_quality", 85, "JPEG quality of ~/image_annotated/compressed.", 1, 100,
@@ -117,6 +116,7 @@ OBJECT_POSE: tuple[Param, ...] = COMMON + (
     Param("roi_source", "detector", "Where regions come from: the built-in detector, or the topic "
           "boxes (vision_msgs/Detection2DArray).", choices=("detector", "topic")),
     Param("use_depth", False, "Use the topic depth. Not in this version."),
+    Param("publish_tf", False, "Publish tracked objects on /tf. Not in this version."),
     Param("tracking.enable", False, "Track over time. Not in this version."),
     Param("target_objects", (), "Names of the objects to look for; empty: all that the model "
           "knows.", dynamic=True),
@@ -157,6 +157,8 @@ WHOLEBODY_POSE: tuple[Param, ...] = COMMON + (
     Param("depth_max_m", 15.0, "Depths beyond count as unknown.", 0.2, 1000.0, dynamic=True),
     Param("depth_tolerance_s", 0.01, "How far the stamp of a depth image may be from that of its "
           "image; 0: equal.", 0.0, 1.0),
+    Param("publish_tf", False, "Publish the frames body_<id> of people who are TRACKED and seen "
+          "on /tf; needs use_depth, tracking.enable and the package tf2_msgs."),
     Param("tracking.enable", True, "Follow people over time: ids and states."),
     Param("tracking.confirm_frames", 3, "Sightings until a person is TRACKED.", 1, 1000,
           dynamic=True),

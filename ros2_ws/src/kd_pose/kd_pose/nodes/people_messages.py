@@ -2,7 +2,7 @@
 
 Notable: numbers go through `array.array('f')` or a float32 array, which rclpy takes as they are,
 so that ten people cost a fraction of a millisecond. What is not known is NaN, never 0.
-vision_msgs is optional and imported only where it is needed.
+vision_msgs and tf2_msgs are optional and imported only where they are needed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import array
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import Point
+from geometry_msgs.msg import Point, TransformStamped
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from kd_pose.body_frame import body_frame
+from kd_pose.geometry import quaternion_from_matrix
 from kd_pose.nodes.conversions import delete_all_message, duration_message, float_array
 from kd_pose.results import PERSON, PeopleFrame, PersonPose, TrackState
 from kd_pose.skeleton_drawing import STROKES
@@ -75,6 +77,33 @@ def person_boxes_message(frame: PeopleFrame, header: Header) -> Any:
         result.hypothesis.class_id, result.hypothesis.score = PERSON, float(person.score)
         item.results.append(result)
         message.detections.append(item)
+    return message
+
+
+def body_frames_message(frame: PeopleFrame, header: Header) -> Any | None:
+    """tf2_msgs/TFMessage: `body_<id>` in the image's frame, of who is TRACKED in this image.
+
+    None where there is no such person, or none whose trunk is known in metres. Those who are not
+    confirmed are left out, because tf2 remembers every frame that it was once told of.
+    """
+    from tf2_msgs.msg import TFMessage
+
+    transforms = []
+    for person in frame.people:
+        if not person.id or person.track_state is not TrackState.TRACKED:
+            continue
+        T = None if person.keypoints_xyz is None else body_frame(person.keypoints_xyz)
+        if T is not None:
+            transforms.append(_transform(T, header, f"body_{person.id}"))
+    return TFMessage(transforms=transforms) if transforms else None
+
+
+def _transform(T: np.ndarray, header: Header, child: str) -> TransformStamped:
+    """T: (4, 4) metres, maps points of `child` into `header.frame_id`, as tf2 wants it."""
+    message = TransformStamped(header=header, child_frame_id=child)
+    translation, rotation = message.transform.translation, message.transform.rotation
+    translation.x, translation.y, translation.z = T[:3, 3].tolist()
+    rotation.x, rotation.y, rotation.z, rotation.w = quaternion_from_matrix(T[:3, :3]).tolist()
     return message
 
 

@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import numpy as np
+from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from visualization_msgs.msg import MarkerArray
@@ -24,6 +25,8 @@ from kd_pose.tracking import TrackingOptions
 from kd_pose.wholebody_pose import WholebodyPoseEstimator, WholebodyPoseOptions
 from kd_pose_msgs.msg import SkeletonInfo, WholebodyPoseArray
 from kd_pose_msgs.srv import EstimatePeople
+
+TF_QOS = QoSProfile(depth=100)  # what listeners of /tf expect: reliable, volatile
 
 
 class WholebodyPoseNode(EstimatorNode):
@@ -62,6 +65,7 @@ class WholebodyPoseNode(EstimatorNode):
     def check(self, estimator: WholebodyPoseEstimator, values: dict[str, Any]) -> None:
         _estimator_options(values)
         _stream_options(values)
+        _check_tf(values)
 
     def apply(self, values: dict[str, Any]) -> None:
         self.estimator.options = _estimator_options(values)
@@ -74,13 +78,17 @@ class WholebodyPoseNode(EstimatorNode):
         self._people = self.output(WholebodyPoseArray, "~/people")
         self._picture = PictureOutput(self.output, PICTURE_QOS)
         self._skeleton = self.output(SkeletonInfo, "~/skeleton_info", LATCHED_QOS)
-        self._markers = self._detections = None
+        self._markers = self._detections = self._tf = None
         if self.needs_camera(self.values):
             self._markers = self.output(MarkerArray, "~/markers")
         if self.has_vision_msgs:
             from vision_msgs.msg import Detection2DArray
 
             self._detections = self.output(Detection2DArray, "~/detections")
+        if self.values["publish_tf"]:
+            from tf2_msgs.msg import TFMessage
+
+            self._tf = self.output(TFMessage, "/tf", TF_QOS)
 
     def publish_latched(self) -> None:
         # The one output that belongs to no image.
@@ -101,6 +109,17 @@ class WholebodyPoseNode(EstimatorNode):
         self._people.publish(message)
         if self._detections is not None:
             self._detections.publish(people_messages.person_boxes_message(result, view.header))
+        if self._tf is not None:
+            self._publish_tf(view.header, result)
+
+    def _publish_tf(self, header: Header, result: PeopleFrame) -> None:
+        if not header.frame_id:  # tf2 takes no transform without a parent
+            self.get_logger().warning("nothing on /tf: the image has no frame_id",
+                                      throttle_duration_sec=5.0)
+            return
+        message = people_messages.body_frames_message(result, header)
+        if message is not None:
+            self._tf.publish(message)
 
     def publish_pictures(self, view: View, result: PeopleFrame) -> None:
         if self._markers is not None and self._markers.get_subscription_count():
@@ -171,6 +190,22 @@ def _stream_options(values: dict[str, Any]) -> StreamOptions:
         boxes_from_tracks=from_tracks,
         detector_every_n=values["detector_every_n"],
     )
+
+
+def _check_tf(values: dict[str, Any]) -> None:
+    """Raises ValueError where `publish_tf` lacks something it needs."""
+    if not values["publish_tf"]:
+        return
+    if not values["use_depth"]:
+        raise ValueError("publish_tf is true, which needs use_depth: without depth there are no "
+                         "positions in metres; set use_depth to true, or publish_tf to false")
+    if not values["tracking.enable"]:
+        raise ValueError("publish_tf is true, which needs tracking.enable: frames are named after "
+                         "ids; set tracking.enable to true, or publish_tf to false")
+    if not conversions.tf2_msgs_available():
+        raise ValueError("publish_tf is true, which needs the package tf2_msgs, and that is not "
+                         "installed (apt install ros-<distro>-tf2-msgs); or set publish_tf to "
+                         "false")
 
 
 def main(args: list[str] | None = None) -> int:
