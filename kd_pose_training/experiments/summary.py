@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kd_pose_training.evaluation.report import write_json
-from kd_pose_training.experiments.config import ExperimentConfig
+from kd_pose_training.experiments.config import START, ExperimentConfig
 from kd_pose_training.experiments.curves import draw_curves
 from kd_pose_training.experiments.jobs import RESULT, TEACHER
 from kd_pose_training.experiments.pictures import draw_votes
@@ -43,15 +43,16 @@ def figures(result: Mapping[str, Any]) -> dict[str, float]:
 
 
 def collect_runs(config: ExperimentConfig, folder: Path) -> Runs:
-    """Finished runs: the teacher's last stage and all arms."""
-    jobs = [(TEACHER, len(config.teacher) - 1),
+    """Finished runs: the teacher's last stage, what the students start from, and all arms."""
+    jobs = [(TEACHER, len(config.teacher) - 1), *((START, seed) for seed in config.seeds),
             *((name, seed) for name in config.arms for seed in config.seeds)]
     return collect(folder, jobs, figures)
 
 
 def table(config: ExperimentConfig, runs: Runs) -> str:
     """Markdown: a row per arm, and the paired difference of the AUC."""
-    return make_table(runs, config.labels, COLUMNS, config.baseline, AUC, "AUC")
+    labels = {**config.labels, START: "student before"}
+    return make_table(runs, labels, COLUMNS, config.baseline, AUC, "AUC")
 
 
 def write_summary(config: ExperimentConfig, folder: Path) -> None:
@@ -61,6 +62,7 @@ def write_summary(config: ExperimentConfig, folder: Path) -> None:
                     for seed, run in seeds.items()} for name, seeds in runs.items()}
     write_json({"arms": config.labels, "runs": plain}, folder / RESULT)
     write_text(table(config, runs), folder / "table.md")
-    draw_curves(folder, runs, config.labels, config.baseline,
+    arms = {name: seeds for name, seeds in runs.items() if name != START}
+    draw_curves(folder, arms, config.labels, config.baseline,
                 Figure("vote_relative", "vote error while learning, % of object size"), AUC)
     draw_votes(config, folder, runs)

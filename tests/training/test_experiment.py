@@ -80,11 +80,11 @@ def test_a_whole_experiment(tmp_path, capsys):
     text = (out / "table.md").read_text()
     assert text in capsys.readouterr().out
     assert [line.split("|")[1].strip() for line in text.splitlines()[2:]] == [
-        "teacher", "student alone", "FKD + alignment"]
+        "teacher", "student before", "student alone", "FKD + alignment"]
     for name in ("curves.png", "votes.png"):
         assert cv2.imread(str(out / name)).std() > 10
     result = json.loads((out / "result.json").read_text())
-    assert sorted(result["runs"]) == ["alone", "both", "teacher"]
+    assert sorted(result["runs"]) == ["alone", "both", "start", "teacher"]
     # Both arms saw the same pictures and cells, and the one that was taught learnt otherwise.
     logs = {name: [json.loads(line) for line in
                    (out / name / "seed0/log.jsonl").read_text().splitlines()]
