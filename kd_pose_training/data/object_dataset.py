@@ -113,7 +113,8 @@ class ObjectVoteDataset(torch.utils.data.Dataset):
         M, crop, shown = self._crop(number, instance, rng)
         batch = self._encode(self.frames[number], self._labels[number], instance, M, crop, shown,
                              rng)
-        batch.posed.fill_(self._posed[number])
+        if not self._posed[number]:  # never so for codes, whose batches know nothing of it
+            batch.posed.fill_(False)
         return batch
 
     def picture(self, index: int) -> torch.Tensor:
