@@ -94,23 +94,22 @@ class DistilledVotesTask(VotesTask):
 
     def select(self, outputs: TeacherOutputs, batch: VoteBatch) -> TeacherVotes:
         """The teacher's accepted votes for a batch."""
+        return self._select(self.teacher.grid, outputs.scores, outputs.offsets, batch,
+                            self.distill.max_error, self.distill.max_box_error)
+
+    def _select(self, grid: VoteGrid, scores: Tensor, offsets: Tensor, batch: VoteBatch,
+                max_error: float, max_box_error: float) -> TeacherVotes:
         return select_votes(
-            self.teacher.grid, numpy_of(outputs.scores), numpy_of(outputs.offsets),
-            numpy_of(batch.instance_image), numpy_of(batch.instance_class),
-            numpy_of(batch.points_px), numpy_of(batch.size_px),
+            grid, numpy_of(scores), numpy_of(offsets), numpy_of(batch.instance_image),
+            numpy_of(batch.instance_class), numpy_of(batch.points_px), numpy_of(batch.size_px),
             score_threshold=self.distill.score_threshold,
-            cells_per_instance=self.cells_per_instance, max_error=self.distill.max_error,
-            posed=numpy_of(batch.posed), max_box_error=self.distill.max_box_error)
+            cells_per_instance=self.cells_per_instance, max_error=max_error,
+            posed=numpy_of(batch.posed), max_box_error=max_box_error)
 
     def _answered(self, batch: VoteBatch, answers: Answers) -> Positives:
         """The student's cells as at inference; the positives of instances that it did not find."""
-        found = select_votes(
-            self.grid, numpy_of(answers.logits.float().sigmoid()),
-            numpy_of(answers.offsets.float()), numpy_of(batch.instance_image),
-            numpy_of(batch.instance_class), numpy_of(batch.points_px), numpy_of(batch.size_px),
-            score_threshold=self.distill.score_threshold,
-            cells_per_instance=self.cells_per_instance, max_error=0.0,
-            posed=numpy_of(batch.posed), max_box_error=0.0)
+        found = self._select(self.grid, answers.logits.float().sigmoid(), answers.offsets.float(),
+                             batch, 0.0, 0.0)
         device = answers.logits.device
         mine = answers.positives
         missed = ~torch.as_tensor(found.used, device=device)[mine.instance]
