@@ -213,12 +213,17 @@ def _rendered(work: Work, chunks: list[Chunk], renderer: str, root: Path) -> Ite
     # One thread of Mesa's per process: both cores are busy with processes already.
     before = os.environ.get("LP_NUM_THREADS")
     os.environ["LP_NUM_THREADS"] = "1"
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker,
                                arguments)
     try:
         for future in as_completed(_submitted(pool, chunks)):
             yield future.result()
     except BrokenProcessPool as error:
+        # A process that was being started while the pool broke is not ended by the pool, which
+        # would then wait for it for good.
+        for child in set(multiprocessing.active_children()) - others:
+            child.kill()
         raise ChildProcessError("a rendering process ended before its time (out of memory?); the "
                                 "same command goes on where it was, --set workers=1 takes the "
                                 "least memory") from error
