@@ -174,6 +174,8 @@ class ModelConfig:
     ``code_bits`` left empty are filled in from the data and the task. The dense sizes
     (``resnet34_dense``, ``dense_tiny``, ``dense_tiny_h``) know of these settings only the size,
     ``num_classes``, ``code_bits`` and ``weights``; their one stride is that of the output.
+    ``weights``: what to start from, a checkpoint, the exported ``.onnx`` of a vote network, or a
+    ResNet-34 as torchvision saves it; layers of another shape start anew.
     """
 
     size: Literal["darknet53", "darknet_tiny", "darknet_tiny_h", "resnet34_dense",

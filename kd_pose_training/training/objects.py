@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from kd_pose_training.data.samples import make_samples
 from kd_pose_training.data.splits import open_split
 from kd_pose_training.engine import distributed
 from kd_pose_training.engine.checkpoint import CheckpointError, load_checkpoint
+from kd_pose_training.engine.sampler import sample_seed
 from kd_pose_training.models import build_model
+from kd_pose_training.models.exported_weights import read_exported, restore_batch_norms
 from kd_pose_training.models.resnet import read_resnet
 from kd_pose_training.tasks.object_codes import CodesTask
 from kd_pose_training.tasks.object_votes import VotesTask
 from kd_pose_training.training.run import RunParts, averaged_weights
 
+EXPORTED = ".onnx"  # ending of what export writes
 # Keys of the header that stay the same over a run, and what they hold.
 FIXED = {"objects": "the objects' models have", "code_tables": "the objects' models have"}
 
@@ -43,6 +46,8 @@ def bring(config: TrainConfig, world: distributed.World) -> RunParts:
     train_set = samples.dataset(datasets, task.network, True)
     if config.data.variants:
         train_set = FixedAugmentationSet(train_set, config.data.variants)
+    if Path(config.model.weights).suffix == EXPORTED:
+        restore_batch_norms(task.network, task.network.backbone, _pictures(train_set))
     if config.distill and config.distill.cache:
         attach_cache(task, train_set, samples.collate, config, world)
 
@@ -134,23 +139,35 @@ def attach_cache(task: Any, train_set: Any, join: Callable, config: TrainConfig,
 
 
 def load_start_weights(network: Any, path: str) -> None:
-    """Start from another run's averaged weights, or a dilated ResNet from a plain one's as
-    torchvision saves it; layers of another shape keep their own start.
+    """Start from another run's averaged weights, from a vote network's exported file, or a
+    dilated ResNet from a plain one's as torchvision saves it. Layers of another shape keep their
+    own start.
 
     Raises:
-        ValueError: neither of the two, or no layer of its backbone fits.
+        ValueError: none of the three, or no layer of its backbone fits.
     """
-    try:
-        weights = averaged_weights(load_checkpoint(path))
-    except CheckpointError:
-        weights = read_resnet(path)
-        if weights is None:
-            raise
+    if Path(path).suffix == EXPORTED:
+        weights = read_exported(path)
+    else:
+        try:
+            weights = averaged_weights(load_checkpoint(path))
+        except CheckpointError:
+            weights = read_resnet(path)
+            if weights is None:
+                raise
     mine = network.state_dict()
     fitting = {k: v for k, v in weights.items() if k in mine and mine[k].shape == v.shape}
-    if not any(key.startswith("backbone.") for key in fitting):
+    if not any(key.startswith("backbone.") and value.ndim == 4 for key, value in fitting.items()):
         raise ValueError(f"model.weights: {path} holds no backbone that fits this network")
     network.load_state_dict(fitting, strict=False)
+
+
+def _pictures(samples: Any, count: int = 256, at_a_time: int = 16) -> Iterator[torch.Tensor]:
+    """Images (B, 3, H, W) of samples spread over a training set."""
+    count = min(count, len(samples))
+    chosen = [(i * len(samples) // count, sample_seed(0, i)) for i in range(count)]
+    for first in range(0, count, at_a_time):
+        yield torch.cat([samples[key].images for key in chosen[first:first + at_a_time]])
 
 
 def load_network(path: str | Path) -> tuple[Any, TrainConfig, list[dict]]:

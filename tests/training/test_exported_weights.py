@@ -1,0 +1,124 @@
+"""From an exported vote network back to one that learns on."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from helpers.fake_objects import SPECS
+from kd_pose_training.config import DataConfig, ModelConfig, TrainConfig, to_dict
+from kd_pose_training.engine.checkpoint import save_checkpoint
+from kd_pose_training.export import export
+from kd_pose_training.models import build_model
+from kd_pose_training.models.exported_weights import read_exported, restore_batch_norms
+from kd_pose_training.strict import to_dict as plain
+from kd_pose_training.training.objects import load_start_weights
+
+torch.set_num_threads(1)
+MODEL = ModelConfig(strides=(8, 16, 32), fpn_channels=32, head_depth=2, num_classes=2,
+                    num_keypoints=8)
+CONFIG = TrainConfig(DataConfig(("absent:train",), objects=("block", "can"), input_size=(96, 64)),
+                     model=MODEL)
+
+
+def _network(learnt: bool = True):
+    """With the numbers that only a training changes changed, unless it is a fresh one."""
+    torch.manual_seed(5)
+    network = build_model(MODEL)
+    with torch.no_grad():
+        for value in network.state_dict().values():
+            if learnt and value.ndim < 2 and value.is_floating_point():
+                value.uniform_(0.5, 1.5)
+    return network
+
+
+def _file(network, folder):
+    save_checkpoint({"config": to_dict(CONFIG), "iteration": 1, "iterations": 1,
+                     "objects": [plain(spec) for spec in SPECS.values()],
+                     "network": network.state_dict(), "average": None}, folder / "last.pt")
+    return export(folder, folder / "student.onnx")
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    return _file(_network(), tmp_path_factory.mktemp("learnt"))
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return torch.randn(8, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def _answers(network, pictures):
+    return torch.cat([part.flatten() for part in network(pictures)])
+
+
+@pytest.mark.parametrize("learnt", [True, False])
+def test_computes_what_was_exported(learnt, tmp_path, pictures):
+    # Of a fresh network the exporter drops factors of one and terms of zero.
+    original = _network(learnt).eval()
+    again = build_model(MODEL).eval()
+    again.load_state_dict(read_exported(_file(original, tmp_path)))
+    assert torch.allclose(_answers(again, pictures), _answers(original, pictures),
+                          rtol=1e-4, atol=1e-4)
+    for name in ("head.scales", "head.vote_tower.4.weight", "head.class_tower.1.bias",
+                 "pyramid.extra.0.bias"):
+        assert torch.allclose(again.state_dict()[name], original.state_dict()[name]), name
+
+
+def test_norms_get_the_statistics_of_pictures(path, pictures):
+    network = build_model(MODEL)
+    network.load_state_dict(read_exported(path))
+    before = _answers(network.eval(), pictures)
+    spread = (before - before.mean()).norm()
+    lost = (_answers(network.train(), pictures) - before).norm() / spread
+    # A training forward moves running averages: read the file again.
+    network.load_state_dict(read_exported(path))
+    restore_batch_norms(network, network.backbone, pictures.split(4))
+    assert network.training
+    kept = _answers(network.eval(), pictures)
+    assert torch.allclose(kept, before, rtol=1e-3, atol=1e-3)
+    assert lost > 0.2  # without them a training starts somewhere else
+    norm = network.backbone.stages[0][0][1]
+    assert norm.running_var.min() > 0 and (norm.running_var != 1).all()
+    assert (_answers(network.train(), pictures) - before).norm() / spread < 0.01
+
+
+def test_other_objects_and_heads_keep_the_backbone(path):
+    torch.manual_seed(1)
+    network = build_model(ModelConfig(strides=(16, 32), fpn_channels=64, head_depth=1,
+                                      num_classes=3, num_keypoints=8))
+    head = network.head.votes.weight.clone()
+    load_start_weights(network, str(path))
+    assert torch.equal(network.head.votes.weight, head)
+    weights = read_exported(path)
+    assert torch.equal(network.backbone.stages[2][1][0].weight,
+                       weights["backbone.stages.2.1.0.weight"])
+    wide = build_model(ModelConfig("darknet_tiny", num_classes=2, num_keypoints=8))
+    with pytest.raises(ValueError, match="no backbone that fits"):
+        load_start_weights(wide, str(path))
+
+
+def test_refuses_what_it_cannot_give_back(path, tmp_path):
+    changed = onnx.load(str(path))
+    for node in changed.graph.node:
+        if node.op_type == "InstanceNormalization":
+            node.attribute[0].f = 10.0
+    onnx.save(changed, str(tmp_path / "norm.onnx"))
+    with pytest.raises(ValueError, match=r"norm.onnx: its weights do not give its own [so]"):
+        read_exported(tmp_path / "norm.onnx")
+    changed = onnx.load(str(path))
+    for item in changed.graph.initializer:
+        if item.name.endswith("laterals.0.weight"):
+            item.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(item)[:16], item.name))
+    onnx.save(changed, str(tmp_path / "narrow.onnx"))
+    with pytest.raises(ValueError, match=r"narrow.onnx: holds none of the networks darknet53"):
+        read_exported(tmp_path / "narrow.onnx")
+    (tmp_path / "text.onnx").write_text("no network")
+    with pytest.raises(ValueError, match="text.onnx"):
+        read_exported(tmp_path / "text.onnx")
+    with pytest.raises((ValueError, OSError), match="absent.onnx"):
+        read_exported(tmp_path / "absent.onnx")
