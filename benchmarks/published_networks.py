@@ -18,6 +18,7 @@ import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 from kd_pose.manifest import PersonDetectorManifest
 from kd_pose_training.export import embed_manifest
@@ -26,6 +27,7 @@ from kd_pose_training.models.simcc_net import SimccNet, build_simcc_net
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 FOLDER = Path(tempfile.gettempdir()) / "kd_pose_benchmarks_3"
+SQUARE = (640, 640)
 TRACE = 1e-4
 NO_NETWORKS = "no networks"  # instead of a size: files that cost next to nothing
 
@@ -45,12 +47,15 @@ def pose_file(size: str = "rtmpose_m") -> Path:
     return path
 
 
-def detector_file(boxes_xyxy: np.ndarray, small: bool = False) -> Path:
-    """YOLOX-m for 640x640 as OpenMMLab's files are: dets (1, n, 5) and labels (1, n).
+def detector_file(boxes_xyxy: np.ndarray, small: bool = False,
+                  input_wh: tuple[int, int] = SQUARE) -> Path:
+    """YOLOX-m as OpenMMLab's files are: dets (1, n, 5) and labels (1, n).
 
     boxes_xyxy: (n, 4) input px, what it answers, all with the score 0.9. small: without YOLOX.
+    input_wh: in the manifest. Another than 640x640 makes a file whose sizes are open.
     """
-    path = FOLDER / f"{'small' if small else 'yolox_m'}_{len(boxes_xyxy)}.onnx"
+    shape = "" if input_wh == SQUARE else "_{}x{}".format(*input_wh)
+    path = FOLDER / f"{'small' if small else 'yolox_m'}_{len(boxes_xyxy)}{shape}.onnx"
     if not path.is_file():
         FOLDER.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
@@ -61,17 +66,23 @@ def detector_file(boxes_xyxy: np.ndarray, small: bool = False) -> Path:
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network, (torch.zeros(1, 3, 640, 640),), dynamo=True, input_names=["input"],
-                output_names=["dets", "labels"], opset_version=18, verbose=False)
+                output_names=["dets", "labels"], opset_version=18, verbose=False,
+                dynamic_shapes={"image": _open_sizes()} if shape else None)
         model = program.model_proto
         model.ir_version = 10
         beside = path.with_suffix(".part")
         onnx.save(model, str(beside))
         embed_manifest(beside, PersonDetectorManifest(
             task="person_detector", architecture="yolox", layout="dets_labels",
-            input_size=(640, 640), mean=(0, 0, 0), std=(1, 1, 1), channel_order="bgr",
+            input_size=input_wh, mean=(0, 0, 0), std=(1, 1, 1), channel_order="bgr",
             input_name="input", output_names=("dets", "labels")))
         beside.rename(path)
     return path
+
+
+def _open_sizes() -> dict[int, Dim]:
+    """Heights and widths that are multiples of the coarsest stride."""
+    return {2: 32 * Dim("rows", min=2, max=60), 3: 32 * Dim("columns", min=2, max=60)}
 
 
 def _replace(path: Path, **changes):

@@ -3,7 +3,8 @@
 kd_pose's `PeopleStream` against rtmlib's PoseTracker, with the same two ONNX files (YOLOX-m
 at 640x640, RTMPose for 133 keypoints at 256x192) and the same engine. kd_pose's detector runs in
 every 10th frame, tracks give the boxes between; rtmlib's in every frame, or in every 10th. A third
-pair of files costs next to nothing: what is left is all that is not the networks.
+pair of files costs next to nothing: what is left is all that is not the networks. A detector whose
+sizes are open is run by kd_pose with an input of the picture's shape, by rtmlib with its square.
 
 Everything has one thread, and times are CPU times, which other programs hardly change, as means
 over the 10 frames of a cycle. rtmlib with the detector in every frame does the same in all of
@@ -28,13 +29,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from benchmarks.published_networks import NO_NETWORKS, detector_file, pose_file
+from benchmarks.published_networks import NO_NETWORKS, SQUARE, detector_file, pose_file
 from benchmarks.timing import Row, row
 
 PEERS = ("rtmlib",)
 INSTALL = "--no-deps -r tools/requirements/bench.txt"
 EVERY = 10  # frames from detection to detection
 WIDTH, HEIGHT = 1920, 1080
+WIDE = (640, 384)  # 16:9 and the least multiples of 32
 PERSON_WH = (200, 500)
 FRAME_S = 1 / 30
 GOAL_ALWAYS, GOAL_EVERY = 3.0, 1.3
@@ -43,23 +45,27 @@ MAX_DIFFERENCE_PX = 2.5  # a pixel of the network's input is 2.4 of the picture
 
 @dataclass(frozen=True)
 class Case:
-    """size: of the pose network, or ``NO_NETWORKS``."""
+    """size: of the pose network, or ``NO_NETWORKS``. detector_wh: its input, as the manifest in
+    the file says; rtmlib's is 640x640."""
 
     size: str
     people: int
     engine: str = "onnxruntime"
     goals: tuple[float, float] = (GOAL_ALWAYS, GOAL_EVERY)
+    detector_wh: tuple[int, int] = SQUARE
 
     @property
     def name(self) -> str:
         people = "1 person" if self.people == 1 else f"{self.people} people"
-        return f"frame, {people}, {self.size}, {self.engine}, vs rtmlib"
+        wide = "" if self.detector_wh == SQUARE else ", detector {}x{}".format(*self.detector_wh)
+        return f"frame, {people}, {self.size}, {self.engine}{wide}, vs rtmlib"
 
 
 def cases() -> list[Case]:
     sizes = ("rtmpose_m", "rtmpose_t", NO_NETWORKS)
     found = [Case(size, people, goals=(0, 0) if size == NO_NETWORKS else (GOAL_ALWAYS, GOAL_EVERY))
              for size in sizes for people in (1, 4)]
+    found += [Case(size, people, detector_wh=WIDE) for size in sizes[:2] for people in (1, 4)]
     return found + ([Case("rtmpose_m", 4, "openvino")] if find_spec("openvino") else [])
 
 
@@ -157,7 +163,8 @@ def measure(case: Case, cycles: int) -> list[Row]:
     """Two rows: rtmlib's detector in every frame, and as rarely as ours."""
     cv2.setNumThreads(1)
     pose = pose_file(case.size)
-    detector = detector_file(person_boxes(case.people) * 640 / WIDTH, case.size == NO_NETWORKS)
+    detector = detector_file(person_boxes(case.people) * 640 / WIDTH, case.size == NO_NETWORKS,
+                             case.detector_wh)
     _use_one_core()
     streams = [peer_stream(case, pose, detector, 1), peer_stream(case, pose, detector, EVERY),
                our_stream(case, pose, detector)]

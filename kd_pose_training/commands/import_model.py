@@ -13,7 +13,7 @@ _EPILOG = """\
 examples:
   kd-pose-train import dw-ll_ucoco_384.onnx -o models/dwpose_l_384.onnx
   kd-pose-train import yolox_l.onnx -o models/yolox_l.onnx
-  kd-pose-train import end2end.onnx -o models/rtmdet_nano.onnx --kind rtmdet --input-size 320x320
+  kd-pose-train import end2end.onnx -o models/rtmdet_nano.onnx --kind rtmdet --input-size 320x192
 
 what it knows:
   rtmpose  RTMPose and DWPose with 133 keypoints (outputs simcc_x and simcc_y)
@@ -44,7 +44,9 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--kind", metavar="KIND",
                         help="rtmpose, rtmw, yolox or rtmdet, where the file does not tell")
     parser.add_argument("--input-size", type=_size, metavar="WxH",
-                        help="width and height of the input, where the file leaves them open")
+                        help="width and height of the input, where the file leaves them open; a "
+                        "detector with the camera's shape, e.g. 640x384 for 16:9, is quicker "
+                        "than with a square")
     parser.add_argument("--mean", type=float, nargs=3, metavar="M",
                         help="0 to 255, in the channel order, instead of the family's")
     parser.add_argument("--std", type=float, nargs=3, metavar="S", help="the same")
