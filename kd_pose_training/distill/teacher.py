@@ -20,6 +20,7 @@ from kd_pose_training.data.batch import VoteBatch
 from kd_pose_training.distill.frozen import Frozen
 from kd_pose_training.engine.checkpoint import load_checkpoint
 from kd_pose_training.models import build_model
+from kd_pose_training.models.exported_weights import EXPORTED, exported_state
 from kd_pose_training.models.votenet import VoteNet
 
 # Lengths of two models of one object may differ by this, in metres: rounding, not another mesh.
@@ -82,8 +83,8 @@ class Teacher(Frozen):
 
 @dataclass(frozen=True)
 class OpenedTeacher:
-    """A checkpoint that fits a student: network with its averaged weights, for each of the
-    student's classes the teacher's own, and all that the checkpoint holds."""
+    """A checkpoint, or what was exported of one, that fits a student: network with its averaged
+    weights, for each of the student's classes the teacher's own, and all that it holds."""
 
     network: nn.Module
     classes: list[int]
@@ -92,7 +93,8 @@ class OpenedTeacher:
 
 def load_teacher(path: str | Path, student: TrainConfig,
                  objects: Sequence[Mapping[str, Any]] = ()) -> Teacher:
-    """The averaged network of a checkpoint, for a student with its objects filled in.
+    """The averaged network of a checkpoint, or that of an exported vote network, for a student
+    with its objects filled in.
 
     Args:
         student: the run of the student; ``data.objects`` names its classes.
@@ -102,6 +104,7 @@ def load_teacher(path: str | Path, student: TrainConfig,
         TeacherError: another task, number of keypoints, normalisation, an object that the teacher
             does not know or knows with another box, or weights that do not fit.
         CheckpointError: missing, damaged or no checkpoint.
+        ValueError: an exported file that cannot be read back.
     """
     opened = open_teacher(path, student, objects)
     return Teacher(opened.network, opened.classes, student.data.input_size)
@@ -110,7 +113,8 @@ def load_teacher(path: str | Path, student: TrainConfig,
 def open_teacher(path: str | Path, student: TrainConfig,
                  objects: Sequence[Mapping[str, Any]] = ()) -> OpenedTeacher:
     """What teachers of all object networks have in common; see :func:`load_teacher`."""
-    state = load_checkpoint(path)
+    exported = Path(path).suffix == EXPORTED
+    state = exported_state(path) if exported else load_checkpoint(path)
     try:
         config = from_dict(state["config"], str(path))
         network = build_model(config.model)

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from kd_pose.backends import open_session
 from kd_pose.manifest import ObjectManifest, read_manifest
+from kd_pose_training import strict
 from kd_pose_training.models.votenet import SIZES, VoteNet
 
+EXPORTED = ".onnx"  # ending of what export writes
 TOLERANCE = 1e-3  # of scores, and of offsets in parts of the largest: that of the export
 _EPSILON = nn.BatchNorm2d(1).eps
 _PREFIX = "network."
@@ -48,6 +50,22 @@ def read_exported(path: str | Path) -> dict[str, Tensor]:
     state = dict(_layers(graph, values))
     _check_answers(path, _same_network(path, manifest, state), manifest)
     return state
+
+
+def exported_state(path: str | Path) -> dict[str, Any]:
+    """What a checkpoint of the exported run would say: ``config``, ``objects`` and weights.
+
+    Raises:
+        ValueError: see :func:`read_exported`; or the file's manifest does not say how it was
+            trained.
+    """
+    weights = read_exported(path)
+    manifest = read_manifest(path)
+    if "config" not in manifest.training:
+        raise ValueError(f"{path}: its manifest has no training.config, which says what network "
+                         "it is; only files of kd-pose-train export have it")
+    return {"config": manifest.training["config"], "network": weights, "average": None,
+            "objects": [strict.to_dict(spec) for spec in manifest.objects]}
 
 
 def _layers(graph: Any, values: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

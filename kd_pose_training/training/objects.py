@@ -19,13 +19,16 @@ from kd_pose_training.engine import distributed
 from kd_pose_training.engine.checkpoint import CheckpointError, load_checkpoint
 from kd_pose_training.engine.sampler import sample_seed
 from kd_pose_training.models import build_model
-from kd_pose_training.models.exported_weights import read_exported, restore_batch_norms
+from kd_pose_training.models.exported_weights import (
+    EXPORTED,
+    read_exported,
+    restore_batch_norms,
+)
 from kd_pose_training.models.resnet import read_resnet
 from kd_pose_training.tasks.object_codes import CodesTask
 from kd_pose_training.tasks.object_votes import VotesTask
 from kd_pose_training.training.run import RunParts, averaged_weights
 
-EXPORTED = ".onnx"  # ending of what export writes
 # Keys of the header that stay the same over a run, and what they hold.
 FIXED = {"objects": "the objects' models have", "code_tables": "the objects' models have"}
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 import pytest
 import torch
 from onnx import numpy_helper
 
 from helpers.fake_objects import SPECS
+from kd_pose.manifest import read_manifest
 from kd_pose_training.config import DataConfig, ModelConfig, TrainConfig, to_dict
+from kd_pose_training.distill.teacher import load_teacher
 from kd_pose_training.engine.checkpoint import save_checkpoint
-from kd_pose_training.export import export
+from kd_pose_training.export import embed_manifest, export
 from kd_pose_training.models import build_model
-from kd_pose_training.models.exported_weights import read_exported, restore_batch_norms
+from kd_pose_training.models.exported_weights import (
+    exported_state,
+    read_exported,
+    restore_batch_norms,
+)
 from kd_pose_training.strict import to_dict as plain
 from kd_pose_training.training.objects import load_start_weights
 
@@ -100,6 +108,28 @@ def test_other_objects_and_heads_keep_the_backbone(path):
     wide = build_model(ModelConfig("darknet_tiny", num_classes=2, num_keypoints=8))
     with pytest.raises(ValueError, match="no backbone that fits"):
         load_start_weights(wide, str(path))
+
+
+def test_an_exported_file_teaches_as_its_checkpoint_does(path, pictures):
+    student = replace(CONFIG, model=replace(MODEL, head_depth=0))
+    objects = [plain(spec) for spec in SPECS.values()]
+    file, checkpoint = (load_teacher(source, student, objects)
+                        for source in (path, path.with_name("last.pt")))
+    for found, expected in zip(file(pictures), checkpoint(pictures)):
+        assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    other = replace(student, data=replace(student.data, objects=("block", "mug")))
+    with pytest.raises(ValueError, match="student.onnx.*mug"):
+        load_teacher(path, other)
+
+
+def test_a_file_that_does_not_say_how_it_was_trained_teaches_nobody(path, tmp_path):
+    bare = tmp_path / "bare.onnx"
+    bare.write_bytes(path.read_bytes())
+    manifest = replace(read_manifest(path), training={})
+    embed_manifest(bare, manifest)
+    assert read_exported(bare)
+    with pytest.raises(ValueError, match="bare.onnx: its manifest has no training.config"):
+        exported_state(bare)
 
 
 def test_refuses_what_it_cannot_give_back(path, tmp_path):
