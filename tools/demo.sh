@@ -95,7 +95,7 @@ show_objects() {
     kd-pose-train synth-objects config/training/synth_clip.yaml \
       --meshes "$out/meshes" -o "$out/clip"
   fi
-  show objects object_pose models/objects_student.onnx models/objects_detector.onnx \
+  show objects object_pose models/objects_teacher.onnx models/objects_detector.onnx \
     "$out/clip/clip/000001" -p publish_truth:=true
 }
 

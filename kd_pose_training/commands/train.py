@@ -18,7 +18,7 @@ examples:
       --set trainer.iterations=5000 --set optim.lr=5e-4
   kd-pose-train train config/training/object_student.yaml -o runs/student --resume
   kd-pose-train train config/training/object_student.yaml -o runs/part \
-      --set model.weights=models/objects_student.onnx        # a trained backbone to start from
+      --set model.weights=models/objects_teacher.onnx        # a trained backbone to start from
   kd-pose-train train config/training/wholebody_people.yaml -o runs/people
   kd-pose-train train config/training/wholebody_stage1.yaml -o runs/stage1 \\
       --set distill.teacher=rtmpose-x.pth --set model.size=rtmpose_m
