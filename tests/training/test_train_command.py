@@ -15,6 +15,7 @@ from kd_pose.manifest import ObjectSpec
 from kd_pose_training import cli
 from kd_pose_training.config import load_config
 from kd_pose_training.engine.log import read_log
+from kd_pose_training.models.exported_weights import restore_batch_norms
 from kd_pose_training.training import objects as command
 
 torch.set_num_threads(1)
@@ -116,6 +117,19 @@ def test_start_from_other_weights(config_path, tmp_path, capsys):
                 "--set", f"model.weights={start}") == 0
     assert _run(config_path, "-o", tmp_path / "c", "--set", f"model.weights={config_path}") == 2
     assert "fake.yaml" in capsys.readouterr().err
+
+
+def test_start_from_an_exported_file(config_path, tmp_path, monkeypatch):
+    assert _run(config_path, "-o", tmp_path / "a") == 0
+    assert cli.main(["export", str(tmp_path / "a"), "-o", str(tmp_path / "a.onnx")]) == 0
+    started = []
+    monkeypatch.setattr(command, "restore_batch_norms", lambda network, part, batches: (
+        restore_batch_norms(network, part, batches), started.append(part)))
+    assert _run(config_path, "-o", tmp_path / "b", "--set", "trainer.iterations=1",
+                "--set", f"model.weights={tmp_path / 'a.onnx'}") == 0
+    assert len(started) == 1
+    norms = [m for m in started[0].modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and all((m.running_var != 1).all() for m in norms)
 
 
 @pytest.mark.parametrize("setting, part", [
