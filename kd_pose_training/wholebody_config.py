@@ -40,9 +40,12 @@ class PeopleData:
     ``images/<split>2017`` or ``images/<split>``), ``UBody:train`` (or ``test``) that of a folder
     in UBody's, and ``file.json:pictures`` an annotation file and the folder of its pictures.
     ``crop_pad``: how much larger than a person's box the crop is. ``only_valid_parts``: labels of
-    parts that the annotators marked as unclear do not count. ``mean`` and ``std`` are per channel,
-    in RGB order, on the 0..255 scale (ImageNet's). ``check_images``: look at once whether all
-    pictures are there.
+    parts that the annotators marked as unclear do not count. ``label_share``: part of the training
+    pictures whose keypoints count as known, chosen for good; of the people in the others the box
+    is known, no more. ``unlabelled_share``: part of the samples that is drawn from those others,
+    for a teacher to answer; 0 leaves them out. ``mean`` and ``std`` are per channel, in RGB order,
+    on the 0..255 scale (ImageNet's). ``check_images``: look at once whether all pictures are
+    there.
     """
 
     train: tuple[str, ...]
@@ -50,6 +53,8 @@ class PeopleData:
     input_size: tuple[int, int] = (192, 256)
     crop_pad: float = 1.25
     only_valid_parts: bool = False
+    label_share: float = 1.0
+    unlabelled_share: float = 0.0
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     check_images: bool = True
@@ -65,6 +70,11 @@ class PeopleData:
         _check(all(size >= STRIDE and size % STRIDE == 0 for size in self.input_size),
                "input_size", self.input_size, f"[width, height], multiples of {STRIDE}")
         _check(1.0 <= self.crop_pad <= 5.0, "crop_pad", self.crop_pad, "1 to 5")
+        _check(0 < self.label_share <= 1, "label_share", self.label_share, "above 0, at most 1")
+        _check(0 <= self.unlabelled_share < 1, "unlabelled_share", self.unlabelled_share,
+               "0 to below 1")
+        _check(self.label_share < 1 or not self.unlabelled_share, "unlabelled_share",
+               self.unlabelled_share, "0 where label_share is 1: everybody has keypoints")
         _check(min(self.std) > 0, "std", self.std, "positive numbers")
         _check(0 <= self.num_workers <= 256, "num_workers", self.num_workers, "0 to 256")
         _check(self.max_val_samples >= 0, "max_val_samples", self.max_val_samples,
@@ -150,3 +160,6 @@ class WholebodyTrainConfig:
         second = self.distill is not None and self.distill.stage == 2
         _check(not (second and self.model.weights), "model.weights", self.model.weights,
                "nothing in stage 2, which starts from distill.teacher")
+        _check(self.distill is not None or not self.data.unlabelled_share,
+               "data.unlabelled_share", self.data.unlabelled_share,
+               "0 without distill: only a teacher says something of people without keypoints")

@@ -59,6 +59,8 @@ class PersonDataset(torch.utils.data.Dataset):
         self.augment = dict(augment or {"strong": strong_augment(), "weak": weak_augment()})
         self.only_valid_parts = only_valid_parts
         self.encoding = encoding or Encoding(codec)
+        #: Samples and weight of each part of the table, where they are weighed.
+        self.mix: tuple[tuple[int, float], ...] = ()
         self._last: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:

@@ -15,6 +15,7 @@ import torch
 
 from kd_pose.simcc import SimccCodec
 from kd_pose_training import strict
+from kd_pose_training.data.known_labels import labelled_first
 from kd_pose_training.data.people_sets import open_people
 from kd_pose_training.data.person_augment import stage_schedule
 from kd_pose_training.data.person_batch import Encoding, collate
@@ -47,10 +48,12 @@ def bring(config: WholebodyTrainConfig) -> RunParts:
         ValueError: data, weights, teacher and recipe do not fit together.
     """
     task = build_task(config)
-    people = open_people(config.data.train, config.data.check_images)
+    people, mix = labelled_first(open_people(config.data.train, config.data.check_images),
+                                 config.data.label_share, config.data.unlabelled_share)
     config = resolve(config, len(people))
     stages = {"strong": config.augment.strong, "weak": config.augment.weak}
     train_set = person_set(config.data, people, augment=stages)
+    train_set.mix = mix
     stage = stage_schedule(config.trainer.iterations, config.augment.weak_share)
     header = {"config": strict.to_dict(config), "people": len(people)}
     if config.distill is not None:

@@ -14,6 +14,7 @@ from helpers.wholebody_folder import (
     write_recipe,
 )
 from kd_pose_training import cli
+from kd_pose_training.data.known_labels import labels_are_known
 from kd_pose_training.data.people_sets import find_files, open_people
 from kd_pose_training.distill.wholebody_stage1 import StageOneTask
 from kd_pose_training.engine.checkpoint import load_checkpoint, save_checkpoint
@@ -267,6 +268,27 @@ def test_boxes_of_zero_area_and_outside(runs, capsys, tmp_path):
     change_annotations(people, lambda item: item.update(bbox=[500, 10, 40, 40]))
     error = refused(runs, capsys, f"data.train=['{people}:train']")
     assert "nobody to learn from" in error and "4 without a box in the picture" in error
+
+
+def test_hidden_keypoints_do_not_matter_and_their_pictures_do(runs, tmp_path):
+    """label_share 0.5: another truth of the hidden half changes nothing, its absence does."""
+    def weights(people, name, unlabelled):
+        assert runs.train(name, f"data.train=['{people}:train']", "data.label_share=0.5",
+                          f"data.unlabelled_share={unlabelled}", "augment.strong.half_body=0",
+                          f"distill.teacher={runs.last('plain')}") == 0
+        return load_checkpoint(runs.last(name))["network"]
+
+    people = write_people(tmp_path / "people", 6, 1)
+    table = open_people([f"{people}:train"])
+    known = labels_are_known(table, 0.5)[table.image]
+    assert 0 < known.sum() < len(table)
+    hidden = set(table.annotation_id[~known].tolist())
+    before = weights(people, "hidden", 0.5)
+    change_annotations(people, lambda item: item["id"] in hidden and item.update(
+        keypoints=[x / 2 for x in item["keypoints"]]))
+    after, without = weights(people, "hidden_other", 0.5), weights(people, "hidden_none", 0)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+    assert any(not torch.equal(before[key], without[key]) for key in before)
 
 
 def test_sets_by_name(tmp_path):
