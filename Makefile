@@ -32,8 +32,10 @@ bench: setup  ## speed side by side with peers, and the node's own cost
 	@$(ENV); status=0; python -m benchmarks || status=1; python benchmarks/node.py || status=1; \
 		exit $$status
 
-lint: setup  ## ruff
+lint: setup  ## style, and nothing that Python 3.10 lacks
 	@$(ENV); ruff check .
+	@$(ENV); vermin --quiet --no-tips --violations --target=3.10- \
+		ros2_ws/src kd_pose_training tests benchmarks tools
 
 clean:  ## remove what was built and what the demonstration left; keeps .venv and data
 	rm -rf ros2_ws/build ros2_ws/install ros2_ws/log build dist demo_output

@@ -373,7 +373,7 @@ def _provenance(state: Mapping[str, Any], checkpoint: Path, use_ema: bool,
         "opset": opset,
         "versions": {"kd_pose": package_version(), "torch": torch.__version__,
                      "python": platform.python_version()},
-        "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "exported": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
 

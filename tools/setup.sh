@@ -36,12 +36,11 @@ is_python() {
 
 # The first candidate that fits; the environment's own if there is one already.
 find_python() {
-  local candidate versions="3.11 3.12"
-  [ "$mode" = wheels ] || versions="3.10 3.11 3.12"
-  for candidate in "${PYTHON:-}" "$venv/bin/python" python3 /usr/bin/python3 python3.12 python3.11; do
+  local candidate
+  for candidate in "${PYTHON:-}" "$venv/bin/python" python3 /usr/bin/python3 \
+      python3.12 python3.11 python3.10; do
     [ -n "$candidate" ] || continue
-    # shellcheck disable=SC2086
-    is_python "$candidate" $versions || continue
+    is_python "$candidate" 3.10 3.11 3.12 || continue
     [ "$mode" = wheels ] || "$candidate" -c 'import rclpy' 2>/dev/null || continue
     echo "$candidate"
     return
@@ -64,7 +63,7 @@ check_system() {
         "Install it with:  sudo apt-get install ros-$ROS_DISTRO-rclpy" \
         "or open a shell in which ROS is not sourced; then the wheels are used."
     fi
-    echo "setup: no Python 3.11 or 3.12 found (PYTHON=/path/to/python3.12 names one)" >&2
+    echo "setup: no Python 3.10 to 3.12 found (PYTHON=/path/to/python3.12 names one)" >&2
     missing+=(python3 python3-venv python3-dev)
   else
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
