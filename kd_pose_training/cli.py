@@ -12,6 +12,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from kd_pose_training.engine.signals import terminate_like_interrupt
+
 COMMAND_MODULES = ("make_objects", "synth_objects", "synth_people", "train", "distill_chain",
                    "export", "evaluate", "experiment", "bop_score", "check_data", "import_model")
 
@@ -56,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0, 2 user error, 130 interrupted)."""
     options = build_parser().parse_args(arguments)
     try:
-        return int(options.run(options) or 0)
+        with terminate_like_interrupt():
+            return int(options.run(options) or 0)
     except (ValueError, OSError, ImportError) as error:
         if options.debug:
             raise

@@ -1,9 +1,37 @@
-"""SIGINT and SIGTERM become a request to stop after the present iteration."""
+"""What SIGINT and SIGTERM do: a training stops after the present iteration, other work at once."""
 
 from __future__ import annotations
 
+import multiprocessing
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def terminate_like_interrupt() -> Iterator[None]:
+    """In here SIGTERM, too, raises KeyboardInterrupt, and reaches this process's children.
+
+    A terminal sends Ctrl-C to all processes of a command; ``kill``, a container that is stopped
+    and batch systems send SIGTERM to the first one only, whose children would work on and then
+    be in the way of the same command when it is given again. A second SIGTERM ends the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def on_signal(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for child in multiprocessing.active_children():
+            child.terminate()
+        raise KeyboardInterrupt
+
+    previous = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 class StopRequest:

@@ -219,11 +219,13 @@ def _rendered(work: Work, chunks: list[Chunk], renderer: str, root: Path) -> Ite
     try:
         for future in as_completed(_submitted(pool, chunks)):
             yield future.result()
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, KeyboardInterrupt) as error:
         # A process that was being started while the pool broke is not ended by the pool, which
         # would then wait for it for good.
         for child in set(multiprocessing.active_children()) - others:
             child.kill()
+        if isinstance(error, KeyboardInterrupt):
+            raise
         raise ChildProcessError("a rendering process ended before its time (out of memory?); the "
                                 "same command goes on where it was, --set workers=1 takes the "
                                 "least memory") from error

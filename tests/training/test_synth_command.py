@@ -79,20 +79,46 @@ def test_two_workers_give_the_same_files(inputs, rendered, tmp_path):
     assert digest(tmp_path / "set") == digest(rendered)
 
 
-def test_killed_in_the_middle_it_goes_on_to_the_same_files(inputs, rendered, tmp_path):
-    out = tmp_path / "set"
+def started(inputs, out, *more):
+    """The command as a process of a session of its own that has rendered a picture."""
     command = [sys.executable, "-m", "kd_pose_training.cli", "synth-objects", str(inputs[0]),
-               "--meshes", str(inputs[1]), "-o", str(out)]
+               "--meshes", str(inputs[1]), "-o", str(out), *more]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+                               env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                               start_new_session=True)
     deadline = time.monotonic() + 120
     while not list(out.rglob("rgb/*.jpg")) and time.monotonic() < deadline:
         assert process.poll() is None or list(out.rglob("rgb/*.jpg"))
         time.sleep(0.002)
+    return process
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_files(inputs, rendered, tmp_path):
+    process = started(inputs, tmp_path / "set")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert run(inputs, out) == 0
-    assert digest(out) == digest(rendered)
+    assert run(inputs, tmp_path / "set") == 0
+    assert digest(tmp_path / "set") == digest(rendered)
+
+
+def test_sigterm_ends_its_processes_as_well(inputs, tmp_path):
+    many = ("--set", "splits.train=4000", "--set", "workers=2")
+    process = started(inputs, tmp_path / "set", *many)
+    process.send_signal(signal.SIGTERM)  # to the first process only, as `kill` does
+    assert process.wait(60) == 130
+    deadline = time.monotonic() + 20
+    while living(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not living(process.pid)
+
+
+def living(session):
+    """Is any process of a session left?"""
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_another_seed_is_another_set(inputs, rendered, tmp_path):
