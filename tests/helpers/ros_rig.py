@@ -97,6 +97,24 @@ def fake_node(fake, base=ObjectPoseNode):
     return FakeModelNode
 
 
+class SpinThread(threading.Thread):
+    """Serves an executor. Not `executor.spin`: a shutdown under it raises in its thread."""
+
+    def __init__(self, executor):
+        super().__init__(daemon=True)
+        self.executor, self._over = executor, False
+
+    def run(self):
+        while not self._over:
+            self.executor.spin_once(timeout_sec=0.05)
+
+    def stop(self):
+        """Ends the thread, then the executor."""
+        self._over = True
+        self.join(TIMEOUT_S)
+        self.executor.shutdown()
+
+
 class Rig:
     """node: under test, in `namespace`. client: publishes inputs, `received` keeps outputs."""
 
@@ -129,7 +147,7 @@ class Rig:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.node)
         self.executor.add_node(self.client)
-        self.thread = threading.Thread(target=self.executor.spin, daemon=True)
+        self.thread = SpinThread(self.executor)
         for name in ("configure", "activate", "deactivate", "cleanup", "shutdown"):
             trigger = f"trigger_{name}"
             setattr(self.node, trigger, self._in_executor(getattr(self.node, trigger)))
@@ -139,8 +157,7 @@ class Rig:
         return self
 
     def __exit__(self, *exc):
-        self.executor.shutdown()
-        self.thread.join(TIMEOUT_S)
+        self.thread.stop()
         self.node.destroy_node()
         self.client.destroy_node()
         self.context.try_shutdown()

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -29,7 +28,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from helpers.bop_folder import write_set
 from helpers.recordings import CALIBRATION, K, write_bag, write_folder, write_video
-from helpers.ros_rig import BEST_EFFORT, RELIABLE, wait_for
+from helpers.ros_rig import BEST_EFFORT, RELIABLE, SpinThread, wait_for
 from kd_pose.nodes import player_node
 from kd_pose.nodes.conversions import stamp_nanoseconds
 from kd_pose.nodes.player_node import PARAMETERS, PlayerNode
@@ -68,22 +67,14 @@ class Player:
         self.executor = SingleThreadedExecutor(context=self.context)
         self.executor.add_node(self.client)
         self.executor.add_node(self.node)
-        self.over = False
-        self.thread = threading.Thread(target=self._spin, daemon=True)
+        self.thread = SpinThread(self.executor)
         self.thread.start()
-
-    def _spin(self):
-        """Not executor.spin: a shutdown under it raises in its thread."""
-        while not self.over:
-            self.executor.spin_once(timeout_sec=0.05)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *exc):
-        self.over = True
-        self.thread.join(10)
-        self.executor.shutdown()
+        self.thread.stop()
         self.node.destroy_node()
         self.client.destroy_node()
         self.context.try_shutdown()
