@@ -33,7 +33,7 @@ class AlignMethod:
     """The term ``align``: transport between the votes of both, object by object."""
 
     def __init__(self, config: AlignTerm) -> None:
-        settings, weight = config.resolve(auto="robust")
+        settings, weight = config.resolve(auto="unbalanced")
         self.config, self.loss = config, AlignmentLoss(settings)
         self.weights = {"align": weight}
 

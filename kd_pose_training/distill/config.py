@@ -24,20 +24,22 @@ def _check_weights(section: object, *names: str) -> None:
 class AlignTerm:
     """Align the distributions of local predictions (arXiv 2205.14971).
 
-    ``weight``: factor of the loss term ``align``; null: 400 for ``robust``, whose values are as
-    small as its knee, 5 for all others. ``preset``: named settings (``released``, ``balanced``,
-    ``positions``, ``robust``), or ``custom`` for those under ``alignment``; ``auto`` is ``robust``
-    for vote networks and ``balanced`` for dense ones. ``trust``: spread of
-    the teacher's votes for a keypoint, in object sizes, at which that keypoint counts half; 0
-    trusts all alike (after the uncertainty weighting of arXiv 2503.13053). ``student``: the cells
-    of its set, ``answers`` those that it would answer with, chosen as at inference (positives
-    where it has none), ``positives`` those that the truth gives an object, as published. ``grid``:
-    cells a side to which the pixels of a dense network are pooled (``object_codes`` only, which
-    has no ``trust`` nor ``student`` and always takes ``coordinates: none``, ``points: joint``).
+    ``weight``: factor of the loss term ``align``; null: 400 for ``unbalanced`` and ``robust``,
+    whose values are as small as their knee, 5 for all others. ``preset``: named settings
+    (``released``, ``balanced``, ``positions``, ``robust``, ``unbalanced``), or ``custom`` for
+    those under ``alignment``; ``auto`` is ``unbalanced`` for vote networks and ``balanced`` for
+    dense ones. ``trust``: spread of the teacher's votes for a keypoint, in object sizes, at which
+    that keypoint counts half; 0 trusts all alike (after the uncertainty weighting of arXiv
+    2503.13053). ``student``: the cells of its set, ``answers`` those that it would answer with,
+    chosen as at inference (positives where it has none), ``positives`` those that the truth gives
+    an object, as published. ``grid``: cells a side to which the pixels of a dense network are
+    pooled (``object_codes`` only, which has no ``trust`` nor ``student`` and always takes
+    ``coordinates: none``, ``points: joint``).
     """
 
     weight: float | None = None
-    preset: Literal["auto", "released", "balanced", "positions", "robust", "custom"] = "auto"
+    preset: Literal["auto", "released", "balanced", "positions", "robust", "unbalanced",
+                    "custom"] = "auto"
     alignment: AlignmentConfig | None = None
     trust: float = 0.0
     student: Literal["answers", "positives"] = "answers"
@@ -53,7 +55,8 @@ class AlignTerm:
     def resolve(self, auto: str) -> tuple[AlignmentConfig, float]:
         """The settings and the weight that are meant; ``auto``: what that preset stands for."""
         name = auto if self.preset == "auto" else self.preset
-        weight = self.weight if self.weight is not None else 400.0 if name == "robust" else 5.0
+        usual = 400.0 if name in ("robust", "unbalanced") else 5.0
+        weight = usual if self.weight is None else self.weight
         return self.alignment or alignment_config.preset(name), weight
 
 

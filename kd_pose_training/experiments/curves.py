@@ -30,18 +30,18 @@ def draw_curves(folder: Path, runs: Runs, labels: Mapping[str, str], baseline: s
     from matplotlib import pyplot as plt
     figure, (left, right) = plt.subplots(1, 2, figsize=(14, 5.5), layout="constrained")
     names = [name for name in runs if name != TEACHER]
-    colours = plt.get_cmap("tab20")(np.linspace(0, 1, 20))
-    for place, (colour, name) in enumerate(zip(colours, names)):
+    for place, name in enumerate(names):
+        colour = plt.get_cmap("tab20")(place % 20)
         found = [curve(job_folder(folder, name, seed), learning.key) for seed in runs[name]]
         length = min(len(x) for x, _ in found)
         left.plot(found[0][0][:length],
                   learning.factor * np.mean([y[:length] for _, y in found], 0), color=colour,
-                  label=labels[name], linewidth=2.5 if name == baseline else 1.2)
+                  linewidth=2.5 if name == baseline else 1.2)
         points = [final.factor * run["figures"][final.key] for run in runs[name].values()]
         right.plot(points, [-place] * len(points), "o", color=colour, alpha=0.6)
         right.plot(np.mean(points), -place, "|", color="black", markersize=18)
-    left.set(xlabel="iteration", ylabel=learning.heading)
-    left.legend(fontsize=7)
+    left.set(xlabel="iteration", ylabel=learning.heading,
+             title="colours as on the right; thick: baseline")
     right.set_yticks([-place for place in range(len(names))], [labels[name] for name in names])
     taught = [final.factor * run["figures"][final.key] for run in runs.get(TEACHER, {}).values()]
     right.set(xlabel=f"{final.heading}: seeds and mean", title="teacher: " + (

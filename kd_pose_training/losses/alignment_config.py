@@ -91,7 +91,18 @@ def robust() -> AlignmentConfig:
     return AlignmentConfig(detach_student_masses=True, knee=0.005, blur=0.003)
 
 
-PRESETS = {"released": released, "balanced": balanced, "positions": positions, "robust": robust}
+def unbalanced() -> AlignmentConfig:
+    """As ``robust``, with scores as they are: a set weighs as much as its cells are sure of it.
+
+    Both sets may then leave mass out at a price, the unbalanced transport of the paper. The best
+    that was found where poses are few; docs/object_distillation.md.
+    """
+    return AlignmentConfig(detach_student_masses=True, knee=0.005, blur=0.003,
+                           normalise_masses=False, reach=0.05)
+
+
+PRESETS = {"released": released, "balanced": balanced, "positions": positions, "robust": robust,
+           "unbalanced": unbalanced}
 
 
 def preset(name: str) -> AlignmentConfig:

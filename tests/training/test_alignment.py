@@ -168,7 +168,7 @@ def _sets_of(side, group) -> LocalPredictions:
 def test_only_the_student_learns_and_masses_can_be_detached():
     student, teacher = _predictions(1, [5, 4]), _predictions(2, [6, 3])
     for config, scores_learn in ((released(), True), (balanced(), True),
-                                 (preset("positions"), False),
+                                 (preset("positions"), False), (preset("unbalanced"), False),
                                  (dataclasses.replace(balanced(), masses="uniform"), False)):
         loss = AlignmentLoss(config)(
             group_predictions(*student, 2), group_predictions(*teacher, 2),

@@ -21,7 +21,7 @@ from kd_pose_training.distill.teacher import Teacher, TeacherError, load_teacher
 from kd_pose_training.distill.votes_task import DistilledVotesTask
 from kd_pose_training.engine.checkpoint import CheckpointError, save_checkpoint
 from kd_pose_training.engine.trainer import Trainer
-from kd_pose_training.losses.alignment_config import AlignmentConfig, balanced, robust
+from kd_pose_training.losses.alignment_config import AlignmentConfig, balanced, robust, unbalanced
 from kd_pose_training.models import build_model
 from kd_pose_training.tasks.object_votes import Answers, Positives
 
@@ -138,7 +138,7 @@ def test_a_perfect_student_has_nothing_to_learn():
     oracle = Oracle([batch])
     task = DistilledVotesTask(oracle, SIZE, LossConfig(), "object_votes",
                             Teacher(oracle, [0, 1], SIZE), DistillConfig("teacher.pt"))
-    for preset in ("balanced", "released", "robust"):
+    for preset in ("balanced", "released", "robust", "unbalanced"):
         task.align.loss.config = AlignTerm(preset=preset).resolve("robust")[0]
         assert abs(task(batch)["align"].item()) < 1e-6
 
@@ -379,6 +379,7 @@ def test_section_by_default_absent_and_otherwise_kept():
     assert _config().distill is None
     auto = DistillConfig("t").align
     assert auto.resolve("robust") == (robust(), 400.0)
+    assert auto.resolve("unbalanced") == (unbalanced(), 400.0)
     assert auto.resolve("balanced") == (balanced(), 5.0)
     assert AlignTerm(preset="robust", weight=7.0).resolve("balanced") == (robust(), 7.0)
     custom = from_dict({"data": {"train": ["a:b"]}, "distill": {

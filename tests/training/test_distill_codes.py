@@ -156,7 +156,8 @@ def test_errors_and_gate():
     assert open_gate["teacher_error"].item() == pytest.approx(2 / 15)
 
 
-@pytest.mark.parametrize("preset", ["auto", "released", "balanced", "positions", "robust"])
+@pytest.mark.parametrize("preset", ["auto", "released", "balanced", "positions", "robust",
+                                    "unbalanced"])
 def test_nothing_to_align_costs_nothing(preset):
     """A teacher that sees no object, and a crop without one: finite, zero, with a graph."""
     batch = make_batch()
