@@ -51,6 +51,8 @@ needs() {
   done
 }
 
+node_options=()  # further parameters of the node
+
 # show WHAT NODE MODEL DETECTOR SOURCE [parameters of the player]
 show() {
   local what=$1 name=$2 model=$3 detector=$4 source=$5 node monitor
@@ -60,7 +62,7 @@ show() {
   rm -f "$out/$what/summary.json"
   echo "== $name: playing $source at $rate Hz (ROS_DOMAIN_ID=$ROS_DOMAIN_ID)"
   "$bin/$name" --ros-args --params-file "config/$name.yaml" -p exit_on_failure:=true \
-    -p "model_path:=$PWD/$model" -p "detector_path:=$PWD/$detector" \
+    -p "model_path:=$PWD/$model" -p "detector_path:=$PWD/$detector" "${node_options[@]}" \
     --log-level warn >"$out/$what/$name.log" 2>&1 &
   node=$!
   pids+=("$node")
@@ -95,6 +97,8 @@ show_objects() {
     kd-pose-train synth-objects config/training/synth_clip.yaml \
       --meshes "$out/meshes" -o "$out/clip"
   fi
+  # What is surer than that is an object nearly always: models/README.md.
+  node_options=(-p object_score_threshold:=0.2)
   show objects object_pose models/objects_teacher.onnx models/objects_detector.onnx \
     "$out/clip/clip/000001" -p publish_truth:=true
 }
@@ -106,6 +110,7 @@ show_people() {
     shows=(objects)
     return
   fi
+  node_options=()
   show people wholebody_pose "$model" "$detector" tools/demo/people.mp4 \
     -p horizontal_fov_deg:=56.6
 }

@@ -211,10 +211,12 @@ def test_parameters_are_checked_while_active(models):
         good = [Parameter("target_objects", value=["can"]),
                 Parameter("primary_target", value="can"),
                 Parameter("score_threshold", value=0.4), Parameter("min_inliers", value=9),
+                Parameter("object_score_threshold", value=0.3),
                 Parameter("max_reprojection_error_px", value=3.0)]
         assert rig.node.set_parameters_atomically(good).successful
         options = rig.node.estimator.options
         assert options.target_objects == ("can",) and options.score_threshold == 0.4
+        assert options.object_score_threshold == 0.3
         assert (options.min_inliers, options.max_reprojection_error_px) == (9, 3.0)
         assert rig.node.set_parameters([
             Parameter("primary_target", value=""),

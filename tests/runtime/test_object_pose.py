@@ -120,6 +120,15 @@ class TestEstimate:
         estimator.options = ObjectPoseOptions(min_inliers=49)
         assert estimator.estimate(scene.image(), scene.camera).objects == []
 
+    def test_object_score_threshold(self, scene, estimator):
+        """Cells are sure by 0.9, so boxes of 0.4 and 0.9 give objects of 0.6 and 0.9."""
+        boxes = [Detection2D("block", 0.4, scene.box_xywh(0)),
+                 Detection2D("can", 0.9, scene.box_xywh(1))]
+        for threshold, kept in ((0.59, ["block", "can"]), (0.61, ["can"]), (0.91, [])):
+            estimator.options = ObjectPoseOptions(object_score_threshold=threshold)
+            frame = estimator.estimate(scene.image(), scene.camera, boxes=boxes)
+            assert sorted(by_name(frame.objects)) == kept and len(frame.detections) == 2
+
     def test_roi_and_binned_camera(self, tmp_path):
         """The same scene through a camera that delivers a binned part of the image."""
         full = example_camera(1280, 960)
@@ -155,6 +164,7 @@ class TestBadInput:
             estimator.options = ObjectPoseOptions(target_objects=("can", "zebra"))
         assert estimator.options.target_objects == ()
         for changes in ({"score_threshold": 2}, {"detector_score_threshold": -1},
+                        {"object_score_threshold": 1.1},
                         {"max_instances": 0}, {"min_inliers": 3},
                         {"max_reprojection_error_px": 0}):
             with pytest.raises(ValueError, match=next(iter(changes))):

@@ -44,6 +44,8 @@ class ObjectPoseOptions:
 
     score_threshold, detector_score_threshold: cells (of a dense network: mask pixels) below are
         not used; None = the manifest's.
+    object_score_threshold: objects with a lower score are left out. Scores of one model compare,
+        those of two hardly; its card says what a threshold keeps.
     max_instances: objects per image at most.
     min_inliers: 2D-3D pairs that must agree on a pose; vote networks give up to 8 per cell, dense
         ones up to their manifest's max_pairs.
@@ -54,6 +56,7 @@ class ObjectPoseOptions:
 
     score_threshold: float | None = None
     detector_score_threshold: float | None = None
+    object_score_threshold: float = 0.0
     max_instances: int = 20
     min_inliers: int = 6
     max_reprojection_error_px: float = 6.0
@@ -61,7 +64,7 @@ class ObjectPoseOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target_objects", tuple(self.target_objects))
-        for name in ("score_threshold", "detector_score_threshold"):
+        for name in ("score_threshold", "detector_score_threshold", "object_score_threshold"):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ValueError(f"{name} must be 0 to 1, got {value}")
@@ -224,7 +227,9 @@ class ObjectPoseEstimator:
             for detection, M, pairs in zip(detections, affines, found)
             if pairs is not None
         ]
-        frame.objects = suppress_duplicates([item for item in objects if item is not None])
+        frame.objects = suppress_duplicates([
+            item for item in objects
+            if item is not None and item.score >= options.object_score_threshold])
         clock.lap("pose")
         return frame
 

@@ -131,6 +131,7 @@ def _options(values: dict[str, Any]) -> ObjectPoseOptions:
     return ObjectPoseOptions(
         score_threshold=values["score_threshold"] or None,
         detector_score_threshold=values["detector_score_threshold"] or None,
+        object_score_threshold=values["object_score_threshold"],
         max_instances=values["max_instances"],
         min_inliers=values["min_inliers"],
         max_reprojection_error_px=values["max_reprojection_error_px"],

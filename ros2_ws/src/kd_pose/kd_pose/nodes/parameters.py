@@ -126,6 +126,8 @@ OBJECT_POSE: tuple[Param, ...] = COMMON + (
           "used; 0: the model's own threshold.", 0.0, 1.0, dynamic=True),
     Param("detector_score_threshold", 0.0, "Boxes below are not used; 0: the detector's own "
           "threshold.", 0.0, 1.0, dynamic=True),
+    Param("object_score_threshold", 0.0, "Objects with a lower score are left out.", 0.0, 1.0,
+          dynamic=True),
     Param("max_instances", 20, "Objects per image at most.", 1, 200, dynamic=True),
     Param("min_inliers", 6, "Votes, or pixels of a dense network, that must agree on a pose.",
           4, 1000, dynamic=True),
