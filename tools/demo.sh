@@ -97,7 +97,7 @@ show_objects() {
     kd-pose-train synth-objects config/training/synth_clip.yaml \
       --meshes "$out/meshes" -o "$out/clip"
   fi
-  # What is surer than that is an object nearly always: models/README.md.
+  # Poses that are right are nearly always surer than that: models/README.md.
   node_options=(-p object_score_threshold:=0.2)
   show objects object_pose models/objects_teacher.onnx models/objects_detector.onnx \
     "$out/clip/clip/000001" -p publish_truth:=true
