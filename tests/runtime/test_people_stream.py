@@ -25,7 +25,7 @@ def ids(frame):
 
 
 def test_the_detector_runs_every_n_images_and_everyone_keeps_the_id():
-    s, fake = stream([ONE, TWO], detector_every_n=5)
+    s, fake = stream([ONE, TWO], detector_every_n=5, detector_still_n=1)
     for i in range(11):
         frame = s.estimate(IMAGE, 0.1 * i)
         assert ids(frame) == ["1", "2"]
@@ -34,6 +34,37 @@ def test_the_detector_runs_every_n_images_and_everyone_keeps_the_id():
     np.testing.assert_allclose(frame.people[0].keypoints_xy, true_points((130, 100, 80, 200)))
     # Between them the boxes are those of the last keypoints, padded.
     assert fake.looked_at[1][0][2] == pytest.approx(1.15 * 80)
+
+
+def test_while_nothing_else_moves_the_detector_rests():
+    s, fake = stream([ONE], detector_every_n=5, detector_still_n=20)
+    rng = np.random.default_rng(0)
+    for i in range(41):
+        image = rng.integers(60, 70, IMAGE.shape, dtype=np.uint8)  # noise is no movement
+        x, y, w, h = (int(value) for value in fake.people[0])
+        image[y:y + h, x:x + w] = rng.integers(0, 255, (h, w, 3))  # whom it knows may move
+        s.estimate(image, 0.1 * i)
+        fake.people = [box + (4, 0, 0, 0) for box in fake.people]
+        assert fake.detections == 1 + i // 20
+
+
+def test_what_moves_elsewhere_wakes_the_detector():
+    s, fake = stream([ONE], detector_every_n=5, detector_still_n=100)
+    for i in range(31):
+        image = IMAGE.copy()
+        if i >= 12:
+            image[200:260, 500:520] = 80  # somebody small, far from the one it knows
+        s.estimate(image, 0.1 * i)
+        assert fake.detections == (1 if i < 12 else 2)  # at once, then it has been searched
+
+
+def test_a_camera_that_moves_is_searched_as_often_as_without():
+    s, fake = stream([ONE], detector_every_n=5, detector_still_n=100)
+    view = np.random.default_rng(0).integers(0, 255, (480, 900, 1), dtype=np.uint8)
+    view = np.repeat(np.repeat(view[::40, ::40], 40, 0), 40, 1)[:480, :900]
+    for i in range(11):
+        s.estimate(np.repeat(view[:, 10 * i:10 * i + 640], 3, 2), 0.1 * i)
+    assert fake.detections == 3  # images 0, 5 and 10
 
 
 def test_while_nobody_is_there_every_image_is_searched():
@@ -61,7 +92,7 @@ def test_someone_lost_is_searched_at_once():
 
 
 def test_who_is_missed_by_the_detector_is_found_by_the_track():
-    s, fake = stream([ONE, TWO], detector_every_n=2)
+    s, fake = stream([ONE, TWO], detector_every_n=2, detector_still_n=1)
     for i in range(6):
         if i == 2:
             fake.hidden = {1}
@@ -154,6 +185,8 @@ def test_bad_inputs_are_named():
         s.estimate(IMAGE, float("nan"))
     with pytest.raises(ValueError, match="detector_every_n must be at least 1"):
         StreamOptions(detector_every_n=0)
+    with pytest.raises(ValueError, match="detector_still_n must be at least 1"):
+        StreamOptions(detector_still_n=0)
     with pytest.raises(ValueError, match="boxes_from_tracks needs tracking"):
         StreamOptions(tracking=None)
     with pytest.raises(ValueError, match="smoothing needs tracking"):

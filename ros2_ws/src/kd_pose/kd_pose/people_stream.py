@@ -21,6 +21,7 @@ from kd_pose.camera import Camera
 from kd_pose.lifting import LiftingOptions, check_depth, lift_people
 from kd_pose.results import STAGES, Detection2D, PeopleFrame, PersonPose, TrackState
 from kd_pose.smoothing import PeopleSmoother, SmoothingOptions
+from kd_pose.stillness import Stillness
 from kd_pose.tracking import PeopleTracker, TrackingOptions, sure_keypoints
 from kd_pose.wholebody_keypoints import PARTS
 from kd_pose.wholebody_pose import WholebodyPoseEstimator
@@ -35,7 +36,9 @@ class StreamOptions:
     """tracking: None = no ids, and no state between images. smoothing: None = none.
 
     boxes_from_tracks: look where tracks say, with the detector every `detector_every_n` images,
-    while there are no tracks, and when a track was not found in the last image.
+    while there are no tracks, and when a track was not found in the last image. While nothing
+    moves but those who are tracked, every `detector_still_n` images are enough; a camera that
+    moves, or `detector_still_n` not above the other, leaves it at `detector_every_n`.
     """
 
     tracking: TrackingOptions | None = field(default_factory=TrackingOptions)
@@ -43,10 +46,12 @@ class StreamOptions:
     lifting: LiftingOptions = field(default_factory=LiftingOptions)
     boxes_from_tracks: bool = True
     detector_every_n: int = 10
+    detector_still_n: int = 30
 
     def __post_init__(self) -> None:
-        if self.detector_every_n < 1:
-            raise ValueError(f"detector_every_n must be at least 1, got {self.detector_every_n}")
+        for name in ("detector_every_n", "detector_still_n"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("smoothing", "boxes_from_tracks"):
             if getattr(self, name) and self.tracking is None:
                 raise ValueError(f"{name} needs tracking, which is switched off")
@@ -59,6 +64,7 @@ class PeopleStream:
                  ) -> None:
         self.estimator = estimator
         self._tracker, self._smoother = PeopleTracker(), PeopleSmoother()
+        self._stillness = Stillness()
         self.options = options or StreamOptions()
         self.reset()
 
@@ -77,6 +83,7 @@ class PeopleStream:
         """Forget everybody; the next image is looked at as a whole."""
         self._tracker.reset()
         self._smoother.reset()
+        self._stillness.forget()
         self._since_detector, self._someone_missing = 0, False
 
     def estimate(
@@ -126,8 +133,7 @@ class PeopleStream:
         """All boxes to look at, and those of them that the detector vouches for."""
         expected = self._tracker.boxes(stamp_s, (image.shape[1], image.shape[0]))
         self._since_detector += 1
-        due = self._since_detector >= self._options.detector_every_n
-        if expected and not due and not self._someone_missing:
+        if expected and not self._someone_missing and not self._due(image, expected):
             return expected, []
         self._since_detector = 0
         found = self.estimator.detect(image, channel_order)
@@ -135,7 +141,16 @@ class PeopleStream:
         # A detector now and then misses someone who is tracked well.
         missed = [item for item in expected
                   if not (iou(xyxy_from_xywh(item.box_xywh), taken) > SAME_PERSON_IOU).any()]
+        self._stillness.remember(image, [item.box_xywh for item in (*found, *missed)])
         return [*found, *missed], found
+
+    def _due(self, image: np.ndarray, expected: Sequence[Detection2D]) -> bool:
+        """Whether it is time for the detector, somebody being tracked."""
+        options = self._options
+        if self._since_detector < options.detector_every_n:
+            return False
+        return self._since_detector >= options.detector_still_n or self._stillness.moved(
+            image, [item.box_xywh for item in expected])
 
     def _believable(self, people: Sequence[PersonPose], detected: Sequence[Detection2D]
                     ) -> list[PersonPose]:

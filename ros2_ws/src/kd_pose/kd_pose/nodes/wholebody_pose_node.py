@@ -189,6 +189,7 @@ def _stream_options(values: dict[str, Any]) -> StreamOptions:
         lifting=LiftingOptions(min_keypoint_score=sure, max_depth_m=values["depth_max_m"]),
         boxes_from_tracks=from_tracks,
         detector_every_n=values["detector_every_n"],
+        detector_still_n=values["detector_still_n"],
     )
 
 
