@@ -32,7 +32,7 @@ TRAINER_ONLY = {"torch", "onnx", "scipy", "trimesh", "moderngl", "embreex", "ten
 # A module may import those on its own floor and below while it is loaded.
 FLOORS = (
     ("keypoints", "wholebody_keypoints", "geometry", "camera", "symmetry", "scoring",
-     "person_scoring", "body_frame"),
+     "person_scoring", "body_frame", "stillness"),
     ("crop", "boxes", "votes", "codes", "simcc", "pnp", "detector_outputs"),
     ("manifest", "onnx_metadata", "results"),
     ("backends",),
