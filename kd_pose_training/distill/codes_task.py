@@ -42,9 +42,14 @@ class DistilledCodesTask(CodesTask):
             deep = [teacher.network.channels[i] for i in deep_levels(teacher.network.strides)]
             channels = [(network.channels[a], deep[b]) for a, b in zip(self.levels, theirs)]
             self.extras = FeatureMethod(distill.features, channels, theirs)
-        self.weights = dict(codes.weights)
+        self.of_truth, self.of_teacher = dict(codes.weights), {}
         for item in (self.align, self.naive, self.extras):
-            self.weights.update(item.weights if item is not None else {})
+            self.of_teacher.update(item.weights if item is not None else {})
+        self.begin(0, 1)
+
+    def begin(self, iteration: int, iterations: int) -> None:
+        """Weights of an iteration (from 0) of a run."""
+        self.weights = self.distill.weights(self.of_truth, self.of_teacher, iteration, iterations)
 
     def outputs(self, network: nn.Module,
                 images: Tensor) -> tuple[Tensor, Tensor, Sequence[Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,7 +108,9 @@ class DistillConfig:
     ``max_box_error``: the gate of objects without a pose (``data.pose_share``), for the boxes of
     the teacher's votes and of the object: mean distance of their corners, object sizes. ``cache``:
     folder that keeps the teacher's answers, filled before the first iteration; needs
-    ``data.variants``. Empty: the teacher runs along.
+    ``data.variants``. Empty: the teacher runs along. ``decay``: the weights of all terms fall
+    linearly over the run, from full ones to nothing, so that the truth has the last word (the
+    r(t) of arXiv 2307.15880, eq. 5, by iterations in place of epochs).
     """
 
     teacher: str
@@ -118,6 +121,7 @@ class DistillConfig:
     max_error: float = 0.1
     max_box_error: float = 0.1
     cache: str = ""
+    decay: bool = False
 
     def __post_init__(self) -> None:
         _check(bool(self.teacher), "teacher", self.teacher, "the path of a checkpoint")
@@ -126,3 +130,9 @@ class DistillConfig:
             _check(0 <= getattr(self, name) <= 1e3, name, getattr(self, name), "0 to 1000")
         _check(any((self.align, self.naive, self.features)), "align, naive, features", None,
                "at least one of them; leave the section out to learn from the truth alone")
+
+    def weights(self, of_truth: Mapping[str, float], of_teacher: Mapping[str, float],
+                iteration: int, iterations: int) -> dict[str, float]:
+        """Weights of all terms at an iteration (from 0) of a run."""
+        share = 1 - iteration / iterations if self.decay else 1.0
+        return {**of_truth, **{name: share * weight for name, weight in of_teacher.items()}}

@@ -56,9 +56,14 @@ class DistilledVotesTask(VotesTask):
                                         [(network.channels, teacher.network.channels)]
                                         * len(levels), levels)
         methods = [item for item in (self.align, self.naive, self.extras) if item is not None]
-        self.weights = dict(loss.weights)
+        self.of_truth, self.of_teacher = dict(loss.weights), {}
         for item in methods:
-            self.weights.update(item.weights)
+            self.of_teacher.update(item.weights)
+        self.begin(0, 1)
+
+    def begin(self, iteration: int, iterations: int) -> None:
+        """Weights of an iteration (from 0) of a run."""
+        self.weights = self.distill.weights(self.of_truth, self.of_teacher, iteration, iterations)
 
     def outputs(self, network: nn.Module, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         if self.extras is None or not self.training:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from kd_pose.backends import BackendError, cuda_index
+from kd_pose.backends.wide_convolutions import transposed
 from kd_pose.manifest import ModelFileError
 
 
@@ -22,7 +23,10 @@ def _import():
 
 
 class OnnxRuntimeSession:
-    """See `backends.Session`. The precision is that of the file; only fp32 files are made."""
+    """See `backends.Session`. The precision is that of the file; only fp32 files are made.
+
+    On the CPU some convolutions are computed another way: `wide_convolutions`.
+    """
 
     def __init__(self, path: Path, device: str, precision: str, threads: int) -> None:
         if precision not in ("auto", "fp32"):
@@ -43,8 +47,10 @@ class OnnxRuntimeSession:
         options.add_session_config_entry("session.inter_op.allow_spinning", "0")
         if not path.is_file():
             raise ModelFileError(f"{path}: no such model file")
+        rewritten = transposed(path) if where == "cpu" else None
+        model = str(path) if rewritten is None else rewritten[0]
         try:
-            self._session = ort.InferenceSession(str(path), options, providers=providers)
+            self._session = ort.InferenceSession(model, options, providers=providers)
         except Exception as error:  # the package's exceptions share no base but Exception
             raise ModelFileError(f"{path}: onnxruntime cannot load it: {error}") from error
         active = self._session.get_providers()
@@ -60,6 +66,8 @@ class OnnxRuntimeSession:
         self.outputs = {item.name: _shape(item.shape) for item in self._session.get_outputs()}
         self._output_names = list(self.outputs)
         self.description = f"onnxruntime {ort.__version__}, {where}, fp32"
+        if rewritten is not None:
+            self.description += f", {rewritten[1]} wide convolution(s) transposed"
 
     def run(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._session is None:

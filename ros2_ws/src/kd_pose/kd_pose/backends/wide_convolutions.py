@@ -1,0 +1,97 @@
+"""Wide convolutions of small maps, computed another way where ONNX Runtime is slow at them.
+
+The head of RTMPose is a 7x7 convolution of a map of 8x6 cells. On x86-64 ONNX Runtime works in
+blocks of channels, row by row, and nearly half of each window lies outside such a map: the head
+takes a fifth of the network's time for a tenth of its products. A transposed convolution with the
+window turned by 180 degrees gives the same sums, as one matrix product and a scatter, in two
+thirds of that time; the whole network is 8 to 12 % faster. Smaller and larger maps gain nothing
+(docs/wholebody.md has the figures).
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+
+import numpy as np
+
+_LEAST_KERNEL = 5
+_LEAST_CHANNELS = 128
+_CELLS = range(40, 121)  # of the map: the matrix product is too thin below, the loss small above
+_LARGEST_FILE = 1 << 30  # bytes; a model that goes through memory must stay below protobuf's 2 GiB
+
+
+def transposed(path: Path) -> tuple[bytes, int] | None:
+    """The model in the file with its wide convolutions transposed, and their number.
+
+    None where there is nothing to gain: no such convolution, another kind of processor, weights
+    beside the file, no package onnx, or a file that it cannot read, of which the engine says what
+    is wrong.
+    """
+    if platform.machine() not in ("x86_64", "AMD64") or path.stat().st_size > _LARGEST_FILE:
+        return None
+    try:
+        import onnx
+        from google.protobuf.message import DecodeError
+        from onnx import numpy_helper, shape_inference
+    except (ImportError, TypeError):  # protobuf raises the latter for an onnx too old for it
+        return None
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except DecodeError:
+        return None
+    graph = model.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    if any(tensor.data_location == tensor.EXTERNAL for tensor in weights.values()):
+        return None
+    readers = [name for node in graph.node for name in node.input]
+    wide = [node for node in graph.node if node.op_type == "Conv" and node.domain == ""
+            and node.input[1] in weights and readers.count(node.input[1]) == 1
+            and _is_wide(list(weights[node.input[1]].dims), _attributes(node))]
+    if not wide:
+        return None
+    try:
+        shapes = _shapes(shape_inference.infer_shapes(model).graph)
+    except shape_inference.InferenceError:
+        return None
+    count = 0
+    for node in wide:
+        cells = shapes.get(node.output[0])
+        if cells is None or cells[0] * cells[1] not in _CELLS:
+            continue
+        tensor = weights[node.input[1]]
+        turned = numpy_helper.to_array(tensor)[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(turned), tensor.name))
+        node.op_type = "ConvTranspose"  # its pads cut k - 1 - p = p off: the attributes stay
+        count += 1
+    return (model.SerializeToString(), count) if count else None
+
+
+def _is_wide(dims: list[int], attributes: dict) -> bool:
+    """dims: (outputs, inputs, rows, columns) of the weights. A map keeps its size."""
+    if len(dims) != 4:
+        return False
+    _, inputs, *kernel = dims
+    return (min(kernel) >= _LEAST_KERNEL and inputs >= _LEAST_CHANNELS
+            and all(size % 2 for size in kernel)
+            and attributes.get("group", 1) == 1
+            and attributes.get("auto_pad", b"NOTSET") == b"NOTSET"
+            and set(attributes.get("strides", [1])) == {1}
+            and set(attributes.get("dilations", [1])) == {1}
+            and list(attributes.get("pads", [])) == [size // 2 for size in kernel] * 2)
+
+
+def _attributes(node) -> dict:
+    from onnx import helper
+
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+def _shapes(graph) -> dict[str, tuple[int, int]]:
+    """Rows and columns of every value whose size is known."""
+    found = {}
+    for value in (*graph.value_info, *graph.output):
+        dims = value.type.tensor_type.shape.dim
+        if len(dims) == 4 and all(dim.HasField("dim_value") for dim in dims[2:]):
+            found[value.name] = (dims[2].dim_value, dims[3].dim_value)
+    return found
