@@ -21,7 +21,7 @@ from kd_pose_training.distill.code_teacher import (
     same_codes,
 )
 from kd_pose_training.distill.codes_task import DistilledCodesTask
-from kd_pose_training.distill.config import AlignTerm, DistillConfig
+from kd_pose_training.distill.config import AlignTerm, DistillConfig, NaiveTerm
 from kd_pose_training.distill.teacher import TeacherError
 from kd_pose_training.engine.checkpoint import save_checkpoint
 from kd_pose_training.models import build_model
@@ -123,6 +123,15 @@ def test_coarse_bits_matter_more_and_the_student_moves_to_the_teacher():
         assert (slope[wanted] < 0).all() and (slope[~wanted & batch.mask] > 0).all()
         assert teacher.codes.grad is None
     assert values == sorted(values, reverse=True) and values[3] > 0
+
+
+def test_weights_of_the_teacher_fall_to_nothing():
+    batch = make_batch()
+    task = make_task(Fixed(*logits(batch)), Fixed(*logits(batch)), align=AlignTerm(weight=8.0),
+                     naive=NaiveTerm(2.0, 3.0), decay=True)
+    task.begin(3, 4)
+    assert task.weights == {"mask": 1.0, "code": 3.0, "align": 2.0, "naive_votes": 0.5,
+                            "naive_scores": 0.75}
 
 
 def test_masses_teach_the_mask():
