@@ -72,6 +72,7 @@ def cases() -> list[Case]:
              for size in sizes for people in (1, 4)]
     found += [Case("rtmpose_m", people, stands=False) for people in (1, 4)]
     found += [Case(size, people, detector_wh=WIDE) for size in sizes[:2] for people in (1, 4)]
+    found += [Case("rtmpose_m", people, detector_wh=WIDE, stands=False) for people in (1, 4)]
     return found + ([Case("rtmpose_m", 4, "openvino")] if find_spec("openvino") else [])
 
 

@@ -20,7 +20,8 @@ pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"),
                                 reason="other processors keep their convolutions")
 
 
-def make_model(path, weights, bias=None, map_hw=MAP_HW, readers=1, constant=True, **attributes):
+def make_model(path, weights, bias=None, map_hw=MAP_HW, readers=1, constant=True,
+               kind=TensorProto.FLOAT, **attributes):
     """A file with `readers` convolutions of the same weights, added up; sizes of batches are open.
 
     constant: the weights are in the file, not an input.
@@ -32,13 +33,13 @@ def make_model(path, weights, bias=None, map_hw=MAP_HW, readers=1, constant=True
     nodes.append(helper.make_node("Sum", [f"y{i}" for i in range(readers)], ["y"]))
     channels = weights.shape[1] * attributes.get("group", 1)
     values = {"w": weights} if bias is None else {"w": weights, "b": bias}
-    graph_inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT,
+    graph_inputs = [helper.make_tensor_value_info("x", kind,
                                                   ["batch", channels, *map_hw])]
     if not constant:
         graph_inputs.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, weights.shape))
         del values["w"]
     graph = helper.make_graph(
-        nodes, "g", graph_inputs, [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        nodes, "g", graph_inputs, [helper.make_tensor_value_info("y", kind, None)],
         [numpy_helper.from_array(value, name) for name, value in values.items()])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     onnx.save(model, str(path))
@@ -105,6 +106,33 @@ def test_others_stay_as_they_are(tmp_path, changes):
     path = make_model(tmp_path / "m.onnx", **{"weights": random_weights(), **changes})
     assert transposed(path) is None
     assert open_session(path, "onnxruntime", device="cpu").description.endswith("fp32")
+
+
+def test_weights_that_others_see_or_replace(tmp_path):
+    path = make_model(tmp_path / "m.onnx", random_weights())
+    model = onnx.load(str(path))
+    model.graph.input.append(helper.make_tensor_value_info("w", TensorProto.FLOAT,
+                                                           (20, 128, 7, 7)))
+    onnx.save(model, str(tmp_path / "input.onnx"))
+    assert transposed(tmp_path / "input.onnx") is None
+
+    model = onnx.load(str(path))
+    branch = helper.make_graph([helper.make_node("Identity", ["w"], ["out"])], "branch", [],
+                               [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    model.graph.node.append(helper.make_node("If", ["yes"], ["weights"], then_branch=branch,
+                                             else_branch=branch))
+    model.graph.output.append(helper.make_tensor_value_info("weights", TensorProto.FLOAT, None))
+    onnx.save(model, str(tmp_path / "branch.onnx"))
+    assert transposed(tmp_path / "branch.onnx") is None
+    session = open_session(tmp_path / "branch.onnx", "onnxruntime", device="cpu")
+    assert np.array_equal(session.run({"x": random_maps()})["weights"], random_weights())
+
+
+def test_half_precision_stays(tmp_path):
+    path = make_model(tmp_path / "m.onnx", random_weights().astype(np.float16),
+                      kind=TensorProto.FLOAT16)
+    assert transposed(path) is None
 
 
 def test_other_processors(tmp_path, monkeypatch):

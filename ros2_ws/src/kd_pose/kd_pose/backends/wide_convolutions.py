@@ -11,6 +11,7 @@ thirds of that time; the whole network is 8 to 12 % faster. Smaller and larger m
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ def transposed(path: Path) -> tuple[bytes, int] | None:
     """The model in the file with its wide convolutions transposed, and their number.
 
     None where there is nothing to gain: no such convolution, another kind of processor, weights
-    beside the file, no package onnx, or a file that it cannot read, of which the engine says what
-    is wrong.
+    beside the file, branches or loops (they see the weights, too), no package onnx, or a file that
+    it cannot read, of which the engine says what is wrong.
     """
     if platform.machine() not in ("x86_64", "AMD64") or path.stat().st_size > _LARGEST_FILE:
         return None
@@ -41,14 +42,16 @@ def transposed(path: Path) -> tuple[bytes, int] | None:
     except DecodeError:
         return None
     graph = model.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    if any(tensor.data_location == tensor.EXTERNAL for tensor in weights.values()):
+    if any(tensor.data_location == tensor.EXTERNAL for tensor in graph.initializer):
         return None
-    readers = [name for node in graph.node for name in node.input]
+    weights = {tensor.name: tensor for tensor in graph.initializer
+               if tensor.data_type == tensor.FLOAT}
+    readers = Counter(name for node in graph.node for name in node.input)
+    readers.update(value.name for value in (*graph.input, *graph.output))  # IR 3: may be replaced
     wide = [node for node in graph.node if node.op_type == "Conv" and node.domain == ""
-            and node.input[1] in weights and readers.count(node.input[1]) == 1
+            and node.input[1] in weights and readers[node.input[1]] == 1
             and _is_wide(list(weights[node.input[1]].dims), _attributes(node))]
-    if not wide:
+    if not wide or any(item.type == item.GRAPH for node in graph.node for item in node.attribute):
         return None
     try:
         shapes = _shapes(shape_inference.infer_shapes(model).graph)
