@@ -99,7 +99,7 @@ show_objects() {
   fi
   # Poses that are right are nearly always surer than that: models/README.md.
   node_options=(-p object_score_threshold:=0.2)
-  show objects object_pose models/objects_teacher.onnx models/objects_detector.onnx \
+  show objects object_pose models/objects_student.onnx models/objects_detector.onnx \
     "$out/clip/clip/000001" -p publish_truth:=true
 }
 

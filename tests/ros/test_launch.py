@@ -91,7 +91,7 @@ def share(tmp_path, module, monkeypatch):
     folder = tmp_path / "share"
     shutil.copytree(PACKAGE / "config", folder / "config")
     (folder / "models").mkdir()
-    for name in ("objects_teacher.onnx", "objects_detector.onnx", "wholebody_student.onnx",
+    for name in ("objects_student.onnx", "objects_detector.onnx", "wholebody_student.onnx",
                  "person_detector.onnx"):
         (folder / "models" / name).write_bytes(b"x")
     launching = module.launching
@@ -122,7 +122,7 @@ def test_without_arguments_the_shipped_models_and_the_files_values(module, share
     assert [node["executable"] for node in nodes] == ["object_pose"]
     assert nodes[0]["parameters"][0] == str(share / "config/object_pose.yaml")
     assert values(nodes[0]) == {
-        "model_path": str(share / "models/objects_teacher.onnx"),
+        "model_path": str(share / "models/objects_student.onnx"),
         "detector_path": str(share / "models/objects_detector.onnx"),
         "use_sim_time": False,
     }
@@ -197,7 +197,7 @@ def test_wrong_arguments_are_named(module, share, tmp_path, given, text):
 
 
 def test_without_shipped_models_the_argument_is_named(module, share):
-    (share / "models/objects_teacher.onnx").unlink()
+    (share / "models/objects_student.onnx").unlink()
     with pytest.raises(RuntimeError, match="model: the shipped .* is not there"):
         start(module)
 
@@ -270,7 +270,7 @@ def test_both_nodes_one_player(launch_file, share, tmp_path):
         wholebody_depth="/cam/depth", device="cpu", source="clip.mp4")
     assert [node["executable"] for node in (objects, people, player)] == [
         "object_pose", "wholebody_pose", "player"]
-    assert values(objects)["model_path"] == str(share / "models/objects_teacher.onnx")
+    assert values(objects)["model_path"] == str(share / "models/objects_student.onnx")
     assert values(people)["model_path"] == str(tmp_path / "m.onnx")
     assert "use_depth" not in values(objects) and values(people)["use_depth"] is True
     assert dict(objects["remappings"])["boxes"] == "/b"

@@ -71,7 +71,7 @@ class Estimator:
         return tuple(item._replace(name=prefix + item.name) for item in (*fixed, *self.own))
 
 
-OBJECTS = Estimator("object_pose", "objects_teacher.onnx", "objects_detector.onnx",
+OBJECTS = Estimator("object_pose", "objects_student.onnx", "objects_detector.onnx",
                     "the objects of another model", (), "detector")
 PEOPLE = Estimator(
     "wholebody_pose", "wholebody_student.onnx", "person_detector.onnx", "", (
