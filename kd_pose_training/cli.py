@@ -43,8 +43,9 @@ Every subcommand has its own --help with examples.
 def build_parser() -> argparse.ArgumentParser:
     """Parser with all subcommands; a chosen one sets ``run``, called with the arguments."""
     parser = argparse.ArgumentParser(
-        prog="kd-pose-train", description="Train, check and export compact pose networks: 6D objects and whole bodies.",
-        epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
+        prog="kd-pose-train", epilog=_EPILOG,
+        description="Train, check and export compact pose networks: 6D objects, whole bodies.",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--debug", action="store_true",
                         help="show the full traceback of an error")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND",
