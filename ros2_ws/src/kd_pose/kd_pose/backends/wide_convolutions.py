@@ -4,8 +4,8 @@ The head of RTMPose is a 7x7 convolution of a map of 8x6 cells. On x86-64 ONNX R
 blocks of channels, row by row, and nearly half of each window lies outside such a map: the head
 takes a fifth of the network's time for a tenth of its products. A transposed convolution with the
 window turned by 180 degrees gives the same sums, as one matrix product and a scatter, in two
-thirds of that time; the whole network is some 6 to 12 % faster. Smaller and larger maps gain
-nothing (docs/wholebody.md has the figures).
+thirds of that time; the whole network is 3 to 12 % faster. Smaller and larger maps gain nothing
+(docs/wholebody.md has the figures).
 """
 
 from __future__ import annotations
