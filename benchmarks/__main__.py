@@ -15,7 +15,8 @@ from benchmarks.timing import table
 
 NAMES = ("crop", "pnp", "codes", "simcc", "alignment", "imports")
 # only when named: the peer is on no package index, or needs NumPy 1, or it takes many minutes
-ASKED_FOR = ("bop_errors", "wholebody_data", "wholebody_eval", "wholebody_frame")
+ASKED_FOR = ("bop_errors", "wholebody_data", "wholebody_eval", "wholebody_frame",
+             "wide_convolutions")
 
 
 def main() -> int:

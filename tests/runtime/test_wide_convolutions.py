@@ -89,9 +89,9 @@ def test_the_rewritten_model_has_no_such_convolution_left(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [
-    {"weights": random_weights(kernel=(3, 3))},
-    {"weights": random_weights(inputs=3)},  # the first layer of many networks
-    {"weights": random_weights(kernel=(6, 6)), "pads": [3, 3, 2, 2]},
+    {"kernel": (3, 3)},
+    {"inputs": 3},  # the first layer of many networks
+    {"kernel": (6, 6), "pads": [3, 3, 2, 2]},
     {"map_hw": (4, 3)},
     {"map_hw": (16, 12)},
     {"map_hw": ("rows", "columns")},
@@ -103,7 +103,9 @@ def test_the_rewritten_model_has_no_such_convolution_left(tmp_path):
     {"constant": False},
 ], ids=str)
 def test_others_stay_as_they_are(tmp_path, changes):
-    path = make_model(tmp_path / "m.onnx", **{"weights": random_weights(), **changes})
+    of_weights = {name: changes[name] for name in ("kernel", "inputs") if name in changes}
+    others = {name: value for name, value in changes.items() if name not in of_weights}
+    path = make_model(tmp_path / "m.onnx", random_weights(**of_weights), **others)
     assert transposed(path) is None
     assert open_session(path, "onnxruntime", device="cpu").description.endswith("fp32")
 

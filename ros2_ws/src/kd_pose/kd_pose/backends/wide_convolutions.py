@@ -3,9 +3,8 @@
 The head of RTMPose is a 7x7 convolution of a map of 8x6 cells. On x86-64 ONNX Runtime works in
 blocks of channels, row by row, and nearly half of each window lies outside such a map: the head
 takes a fifth of the network's time for a tenth of its products. A transposed convolution with the
-window turned by 180 degrees gives the same sums, as one matrix product and a scatter, in two
-thirds of that time; the whole network is 3 to 12 % faster. Smaller and larger maps gain nothing
-(docs/wholebody.md has the figures).
+window turned by 180 degrees gives the same sums, as one matrix product and a scatter, in half of
+that time (`python -m benchmarks wide_convolutions`). Smaller and larger maps gain nothing.
 """
 
 from __future__ import annotations
@@ -41,33 +40,38 @@ def transposed(path: Path) -> tuple[bytes, int] | None:
         model = onnx.load(str(path), load_external_data=False)
     except DecodeError:
         return None
-    graph = model.graph
-    if any(tensor.data_location == tensor.EXTERNAL for tensor in graph.initializer):
-        return None
-    weights = {tensor.name: tensor for tensor in graph.initializer
-               if tensor.data_type == tensor.FLOAT}
-    readers = Counter(name for node in graph.node for name in node.input)
-    readers.update(value.name for value in (*graph.input, *graph.output))  # IR 3: may be replaced
-    wide = [node for node in graph.node if node.op_type == "Conv" and node.domain == ""
-            and node.input[1] in weights and readers[node.input[1]] == 1
-            and _is_wide(list(weights[node.input[1]].dims), _attributes(node))]
-    if not wide or any(item.type == item.GRAPH for node in graph.node for item in node.attribute):
+    wide = _wide_convolutions(model.graph)
+    if not wide:
         return None
     try:
         shapes = _shapes(shape_inference.infer_shapes(model).graph)
     except shape_inference.InferenceError:
         return None
     count = 0
-    for node in wide:
-        cells = shapes.get(node.output[0])
-        if cells is None or cells[0] * cells[1] not in _CELLS:
+    for node, weights in wide:
+        rows, columns = shapes.get(node.output[0], (0, 0))
+        if rows * columns not in _CELLS:
             continue
-        tensor = weights[node.input[1]]
-        turned = numpy_helper.to_array(tensor)[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(turned), tensor.name))
+        turned = numpy_helper.to_array(weights)[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        weights.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(turned), weights.name))
         node.op_type = "ConvTranspose"  # its pads cut k - 1 - p = p off: the attributes stay
         count += 1
     return (model.SerializeToString(), count) if count else None
+
+
+def _wide_convolutions(graph) -> list[tuple]:
+    """Nodes and their weights (outputs, inputs, rows, columns), which nothing else reads."""
+    if any(tensor.data_location == tensor.EXTERNAL for tensor in graph.initializer) or any(
+            item.type == item.GRAPH for node in graph.node for item in node.attribute):
+        return []
+    weights = {tensor.name: tensor for tensor in graph.initializer
+               if tensor.data_type == tensor.FLOAT}
+    readers = Counter(name for node in graph.node for name in node.input)
+    readers.update(value.name for value in (*graph.input, *graph.output))  # IR 3: may be replaced
+    return [(node, weights[node.input[1]]) for node in graph.node
+            if node.op_type == "Conv" and node.domain == ""
+            and node.input[1] in weights and readers[node.input[1]] == 1
+            and _is_wide(list(weights[node.input[1]].dims), _attributes(node))]
 
 
 def _is_wide(dims: list[int], attributes: dict) -> bool:
