@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The demonstration of both nodes, each with a clip: object_pose with the project's own objects
 # (rendered once), wholebody_pose with people (tools/demo/people.mp4). Player, node and monitor are
-# three processes that talk over DDS; every frame's result is printed, objects against the truth.
+# three processes that talk over DDS; every frame's result is printed, against the truth.
 # summary.json, annotated.mp4 and sheet.jpg are left in demo_output/objects and demo_output/people.
 #
 #   tools/demo.sh [--only objects|people] [--rate HZ] [--loop]      --loop: one of them, until Ctrl-C
@@ -112,7 +112,7 @@ show_people() {
   fi
   node_options=()
   show people wholebody_pose "$model" "$detector" tools/demo/people.mp4 \
-    -p horizontal_fov_deg:=56.6
+    -p horizontal_fov_deg:=56.6 -p "people_file:=$PWD/tools/demo/people.json.gz"
 }
 
 for what in "${shows[@]}"; do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -126,3 +127,21 @@ def write_bag(folder: Path, storage: str = "sqlite3", count: int = 4,
             bag.image(step_s * index, 10 * (index + 1))
             bag.info(step_s * index + 0.01, 10.0 + index, stamp_s=50 + step_s * index)
     return folder
+
+
+def write_true_people(path: Path, images: dict[int, str], people: list[dict]) -> Path:
+    """Annotations in COCO's format. people: `image_id`, `x` and any further keys; the 17 body
+    points lie on top of each other at x, 2, the first of them not labelled."""
+    annotations = []
+    for number, person in enumerate(people):
+        person = dict(person)
+        x = person.pop("x", 1)
+        annotations.append({"id": number + 1, "category_id": 1, "bbox": [x, 0, 4, 5], "iscrowd": 0,
+                            "keypoints": [0, 0, 0] + 16 * [x, 2, 2], **person})
+    data = {"images": [{"id": key, "file_name": name} for key, name in images.items()],
+            "annotations": annotations}
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(json.dumps(data).encode()))
+    else:
+        write_json(path, data)
+    return path

@@ -27,12 +27,19 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from helpers.bop_folder import write_set
-from helpers.recordings import CALIBRATION, K, write_bag, write_folder, write_video
+from helpers.recordings import (
+    CALIBRATION,
+    K,
+    write_bag,
+    write_folder,
+    write_true_people,
+    write_video,
+)
 from helpers.ros_rig import BEST_EFFORT, RELIABLE, SpinThread, wait_for
 from kd_pose.nodes import player_node
 from kd_pose.nodes.conversions import stamp_nanoseconds
 from kd_pose.nodes.player_node import PARAMETERS, PlayerNode
-from kd_pose_msgs.msg import ObjectPoseArray
+from kd_pose_msgs.msg import ObjectPoseArray, WholebodyPose, WholebodyPoseArray
 
 COMMAND = [sys.executable, "-c", "import sys; from kd_pose.nodes.player_node import main; "
            "sys.exit(main())"]
@@ -50,7 +57,7 @@ class Player:
         rclpy.init(context=self.context, domain_id=1 + os.getpid() % 100)
         namespace = f"/player{os.getpid()}_{next(_numbers)}"
         self.client = Node("client", context=self.context, namespace=namespace)
-        self.infos, self.images, self.truths = [], [], []
+        self.infos, self.images, self.truths, self.people = [], [], [], []
         compressed = values.get("image_transport") == "compressed"
         kind, topic = (CompressedImage, "image/compressed") if compressed else (Image, "image")
         self.client.create_subscription(kind, topic, self.images.append, qos)
@@ -60,6 +67,9 @@ class Player:
         if truth:
             self.client.create_subscription(ObjectPoseArray, "player/truth", self.truths.append,
                                             QoSProfile(depth=100))
+        if "people_file" in values:
+            self.client.create_subscription(WholebodyPoseArray, "player/true_people",
+                                            self.people.append, QoSProfile(depth=100))
         values = {"wait_for_subscribers": True, "publish_truth": truth, **values}
         self.node = PlayerNode(context=self.context, namespace=namespace, parameter_overrides=[
             Parameter(name, value=str(value) if name == "source" else value)
@@ -145,6 +155,26 @@ def test_a_scene_with_its_truth(tmp_path):
         assert (center.x, center.y, center.z) == pytest.approx((0.0, 0.0, 0.802))
         assert (size.x, size.y, size.z) == pytest.approx((0.1, 0.1, 0.004))
         assert block.last_seen == player.images[2].header.stamp
+
+
+def test_a_folder_with_its_true_people(tmp_path):
+    names = {1: "img1.png", 2: "img2.png", 9: "img10.png"}
+    people = [{"image_id": 2, "x": 5, "track_id": 4}]
+    file = write_true_people(tmp_path / "people.json", names, people)
+    with Player(source=write_folder(tmp_path / "folder"), rate_hz=50.0,
+                people_file=str(file)) as player:
+        assert player.wait_done() == 0
+        assert [len(message.people) for message in player.people] == [0, 1, 0]
+        assert [message.header for message in player.people] == [
+            message.header for message in player.images]
+        message = player.people[1]
+        assert (message.image_width, message.image_height) == (8, 6)
+        person, = message.people
+        assert (person.id, person.track_state, person.score) == ("4", WholebodyPose.TRACKED, 1.0)
+        assert list(person.bbox_xywh) == [5, 0, 4, 5]
+        xy, scores = np.array(person.xy).reshape(133, 2), np.array(person.keypoint_scores)
+        assert np.isnan(xy[0]).all() and (xy[1:17] == [5, 2]).all() and np.isnan(xy[17:]).all()
+        assert scores.tolist() == [0] + 16 * [1] + 116 * [0]
 
 
 def test_a_bag_at_recorded_times_with_recorded_stamps(tmp_path):
@@ -283,6 +313,8 @@ def test_the_process_ends_with_0_after_the_last_picture(tmp_path):
     (["source:=''"], "source is empty"),
     (["source:=/no/such/folder"], "there is no file or folder /no/such/folder"),
     (["source:={folder}", "publish_truth:=true"], "set publish_truth to false"),
+    (["source:={folder}", "people_file:=/no/people.json"],
+     "people_file: there is no file /no/people.json"),
     (["source:={folder}", "stamps:=recorded"], "has no recorded stamps"),
     (["source:={folder}", "stamps:=yesterday"], "stamps must be one of now, recorded"),
     (["source:={folder}", "rate_hz:=-1.0"], "rate_hz"),

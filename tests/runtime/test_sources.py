@@ -18,6 +18,7 @@ from helpers.recordings import (
     write_bag,
     write_folder,
     write_json,
+    write_true_people,
     write_video,
 )
 from kd_pose.sources import Picture, RawPicture, SourceError, open_source
@@ -322,6 +323,65 @@ def test_without_rosbags_the_error_says_how_to_install_it(tmp_path):
             f"open_source({str(tmp_path / 'x.mcap')!r})")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "SourceError" in result.stderr and "pip install rosbags" in result.stderr
+
+
+# --- true people ---------------------------------------------------------------------------------
+
+NAMES = {3: "folder/img10.png", 1: "img1.png", 2: "img2.png"}
+
+
+def test_the_true_people_of_a_folder_are_found_by_name(tmp_path):
+    hand = {"lefthand_kpts": 21 * [3.5, 4.5, 1], "track_id": 7}
+    file = write_true_people(tmp_path / "people.json.gz", NAMES, [
+        {"image_id": 3, "x": 5, **hand}, {"image_id": 3, "x": 6}, {"image_id": 3, "iscrowd": 1},
+        {"image_id": 1}])
+    frames = list(open_source(write_folder(tmp_path / "folder"), people_file=file).frames())
+    assert [len(frame.people) for frame in frames] == [1, 0, 2]  # img1, img2, img10
+    first, second = frames[2].people
+    assert (first.id, second.id, first.box_xywh) == ("7", "", (5, 0, 4, 5))
+    assert np.isnan(first.keypoints_xy[0]).all() and (first.keypoints_xy[1:17] == [5, 2]).all()
+    assert (first.keypoints_xy[91:112] == [3.5, 4.5]).all()
+    assert np.isnan(second.keypoints_xy[17:]).all()
+
+
+def test_the_true_people_of_a_video_come_in_the_order_of_the_image_ids(tmp_path):
+    video = write_video(tmp_path / "clip.mp4", count=3)
+    file = write_true_people(tmp_path / "people.json", NAMES, [{"image_id": 3}, {"image_id": 3}])
+    source = open_source(video, people_file=file, horizontal_fov_deg=60)
+    assert (source.count, source.has_times, source.path) == (3, True, video)
+    assert [len(frame.people) for frame in source.frames()] == [0, 0, 2]
+    file = write_true_people(tmp_path / "people.json", {1: "a.jpg"}, [])
+    with pytest.raises(SourceError, match=r"has 1 images, .*clip.mp4 has 3"):
+        open_source(video, people_file=file, horizontal_fov_deg=60)
+
+
+@pytest.mark.parametrize("text, message", [
+    ("{", r"people\.json: cannot be read as JSON"),
+    ("[]", "must be annotations of COCO's format with the lists 'images'"),
+    ('{"images": [{"id": 1}], "annotations": []}', r"images\[0\] needs 'id' and 'file_name'"),
+    ('{"images": [], "annotations": [{"image_id": 4}]}', r"tions\[0\]: needs the 'image_id'"),
+    ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1}]}',
+     "key 'keypoints' must be 51 numbers, got None"),
+    ('{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "keypoints": '
+     + str(51 * [1]) + ', "bbox": [1, 2, 3, NaN]}]}', "key 'bbox' must be 4 numbers"),
+])
+def test_files_of_people_that_cannot_be_used(tmp_path, text, message):
+    folder = write_folder(tmp_path / "folder")
+    (tmp_path / "people.json").write_text(text)
+    with pytest.raises(SourceError, match=message):
+        open_source(folder, people_file=tmp_path / "people.json")
+
+
+def test_people_of_other_pictures(tmp_path):
+    file = write_true_people(tmp_path / "people.json", {1: "other.png"}, [])
+    source = open_source(write_folder(tmp_path / "folder"), people_file=file)
+    with pytest.raises(SourceError, match=r"people\.json: does not have picture img1\.png"):
+        next(source.frames())
+    (tmp_path / "cut.json.gz").write_bytes(b"\x1f\x8b\x08\x00")
+    with pytest.raises(SourceError, match=r"cut\.json\.gz: cannot be read"):
+        open_source(tmp_path / "folder", people_file=tmp_path / "cut.json.gz")
+    with pytest.raises(SourceError, match="people_file: there is no file"):
+        open_source(tmp_path / "folder", people_file=tmp_path / "nowhere.json")
 
 
 # --- what all have in common ---------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """A clip of people: who stays the same, and how smoothly they move."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import cv2
@@ -133,6 +134,9 @@ labels: {smallest: 5}
 """)
     assert main(["synth-people", str(config), "-o", str(tmp_path / "set")]) == 0
     assert len(list((tmp_path / "set/images/clip").iterdir())) == 3
+    people = json.loads((tmp_path / "set/annotations/coco_wholebody_clip_v1.0.json").read_text())
+    assert [(item["image_id"], item["track_id"]) for item in people["annotations"]] == [
+        (1, 1), (2, 1), (3, 1)]
     video = cv2.VideoCapture(str(tmp_path / "set/clip.mp4"))
     assert [video.get(key) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT,
                                        cv2.CAP_PROP_FRAME_WIDTH)] == [10.0, 3, 64]

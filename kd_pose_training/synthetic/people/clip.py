@@ -175,7 +175,7 @@ class ClipComposer:
         picture = self.settings.picture
         scene = Scene(self.K, picture.width, picture.height, self.T_cam_world,
                       (*things, *self.things), self.light, self.backdrop)
-        return Crowd(scene, world, slack, owners)
+        return Crowd(scene, world, slack, owners, lasting=True)
 
 
 def _standing(rng: np.random.Generator, at: np.ndarray, azimuth: float) -> Standing:

@@ -41,12 +41,13 @@ EMPTY = 0.15  # share of frames without anybody, where 0 people are allowed
 class Crowd:
     """A scene with its people. Per person, in the order of ``scene.objects``: keypoints (133, 3)
     in the world, slack (133,) as ``Figure`` has it, and owners (V,): the bone that carries each
-    vertex of the mesh."""
+    vertex of the mesh. lasting: they are the same people in the same order in other frames."""
 
     scene: Scene
     keypoints: list[np.ndarray]
     slack: list[np.ndarray]
     owners: list[np.ndarray]
+    lasting: bool = False
 
 
 def frame_generator(seed: int, split: str, number: int) -> np.random.Generator:

@@ -97,17 +97,21 @@ def _own_pixel(pixel: np.ndarray, row: int, buffers: Buffers) -> np.ndarray:
 
 
 def annotate(crowd: Crowd, buffers: Buffers, settings: LabelSettings) -> list[dict[str, Any]]:
-    """One annotation per person of whom enough is seen, without ids."""
+    """One annotation per person of whom enough is seen, without `id`.
+
+    In a clip it has `track_id`, the same in all frames: counted from 1.
+    """
     found = []
     for row, (points, slack) in enumerate(zip(crowd.keypoints, crowd.slack)):
         mask = buffers.ids == row
+        track = {"track_id": row + 1} if crowd.lasting else {}
         if int(mask.sum()) < settings.smallest:
             continue
         pixels, depth = project(points, crowd.scene.T_cam_world, crowd.scene.K)
         seen = visibility(pixels, depth, slack, row, buffers)
         seen = joints_shown(pixels, seen, row, crowd, buffers)
         rows = np.column_stack([np.where(seen[:, None] > 0, pixels, 0.0), seen])
-        found.append(_annotation(rows, mask, settings))
+        found.append({**_annotation(rows, mask, settings), **track})
     return found
 
 

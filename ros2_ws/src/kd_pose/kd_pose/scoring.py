@@ -1,8 +1,8 @@
-"""Estimated against true poses of one image: symmetry-aware errors and one-to-one matching.
+"""Estimates against the truth of one image, objects and people: errors and one-to-one matching.
 
-The numbers a person watches live (the `monitor` node) need no mesh: they are taken at the origin
-and at the eight corners of the object's box. The offline evaluation (`kd-pose-train evaluate`)
-has the meshes and reports ADD and ADD-S.
+The numbers a person watches live (the `monitor` node) need no mesh: those of objects are taken at
+the origin and at the eight corners of the box, with symmetries. The offline evaluation
+(`kd-pose-train evaluate`) has the meshes and reports ADD and ADD-S, and of people AP and AR.
 """
 
 from __future__ import annotations
@@ -13,6 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from kd_pose.geometry import box_corners, rotation_angle_deg, transform_points
+from kd_pose.person_scoring import estimate_oks
+from kd_pose.wholebody_keypoints import PARTS
+
+PERSON_OKS = 0.5
 
 
 @dataclass(frozen=True)
@@ -87,3 +91,40 @@ def match_poses(
             if class_e == class_t:
                 cost[i, j] = np.linalg.norm(T_e[:3, 3] - T_t[:3, 3])
     return match(cost, max_distance)
+
+
+@dataclass(frozen=True)
+class PersonMatch:
+    """An estimate, by index, of a true person, by index.
+
+    oks: object keypoint similarity of the 17 body points with the true box's area. error: median
+    distance of those points over the root of that area.
+    """
+
+    estimate: int
+    truth: int
+    oks: float
+    error: float
+
+
+def match_people(estimates: np.ndarray, truths: np.ndarray, areas: np.ndarray,
+                 min_oks: float = PERSON_OKS) -> list[PersonMatch]:
+    """Pair people one to one, most alike first, none below `min_oks`.
+
+    estimates: (E, 133, 2), truths: (T, 133, 2), pixels of one picture, NaN: not known. areas: (T,)
+    of the true boxes, square pixels. A true person without labelled body points finds nobody.
+    """
+    estimates = np.asarray(estimates, dtype=np.float64).reshape(-1, *truths.shape[1:])
+    if not len(estimates) or not len(truths):
+        return []
+    # Points of hands and face would outvote the body, and say little about who is whose.
+    body = np.full_like(truths, np.nan)
+    body[:, PARTS["body"]] = truths[:, PARTS["body"]]
+    oks = np.stack([estimate_oks(points, estimates, area, np.full(len(estimates), area))
+                    for points, area in zip(body, areas)], axis=1)
+    found = []
+    for i, j in match(1.0 - oks, 1.0 - min_oks):
+        distances = np.linalg.norm(estimates[i] - body[j], axis=1)
+        found.append(PersonMatch(i, j, float(oks[i, j]),
+                                 float(np.nanmedian(distances) / np.sqrt(areas[j]))))
+    return found

@@ -1,4 +1,4 @@
-"""What `monitor` counts: errors of objects against the truth, and people by track.
+"""What `monitor` counts: errors of objects and people against the truth, and people by track.
 
 A board takes messages of one stamp, answers with the line to print, and sums up at the end. It
 knows nothing of ROS but the messages.
@@ -12,8 +12,10 @@ from collections import deque
 import numpy as np
 
 from kd_pose.geometry import make_pose, matrix_from_quaternion
-from kd_pose.scoring import match_poses, pose_error
+from kd_pose.scoring import PERSON_OKS, match_people, match_poses, pose_error
 from kd_pose.symmetry import symmetry_transforms
+from kd_pose.wholebody_keypoints import COUNT
+from kd_pose_msgs.msg import WholebodyPose
 
 # A keypoint counts as found from this score on.
 FOUND_SCORE = 0.3
@@ -156,31 +158,35 @@ class ObjectBoard(Board):
 
 
 class PeopleBoard(Board):
-    """How many people there were, with which ids and how sure their keypoints."""
+    """How many people there were, with which ids and how sure; against the truth, where given."""
 
     def __init__(self):
         super().__init__()
         self.people: list[int] = []
         self.frames_of: dict[str, int] = {}
         self.scores: list[np.ndarray] = []
+        self.truth = TrueTracks()
 
-    def update(self, message) -> str:
-        """Count one WholebodyPoseArray and return its line."""
+    def update(self, message, truth=None) -> str:
+        """Count one WholebodyPoseArray, score it if there is a truth, and return its line."""
         self.frames += 1
         self.people.append(len(message.people))
         parts = []
-        for person in message.people:
+        errors = {} if truth is None else self.truth.update(message, truth)
+        for index, person in enumerate(message.people):
             scores = np.asarray(person.keypoint_scores, dtype=np.float64)
             self.frames_of[person.id] = self.frames_of.get(person.id, 0) + 1
             self.scores.append(scores)
+            error = f", {100 * errors[index]:.1f} % off" if index in errors else ""
             parts.append(f"#{person.id or '?'} {person.score:.2f} "
-                         f"({np.count_nonzero(scores >= FOUND_SCORE)} points)")
+                         f"({np.count_nonzero(scores >= FOUND_SCORE)} points{error})")
         count = len(parts)
         parts[LISTED:] = ["..."] if count > LISTED else []
-        return f"{count} {'person' if count == 1 else 'people'}  " + "  ".join(parts)
+        found = "" if truth is None else f"{len(errors)}/{len(truth.people)} found  "
+        return f"{count} {'person' if count == 1 else 'people'}  {found}" + "  ".join(parts)
 
     def summary(self) -> dict:
-        """People by frame, frames by track, keypoints."""
+        """People by frame, frames by track, keypoints, and errors where there is a truth."""
         scores = np.concatenate(self.scores) if self.scores else np.zeros(0)
         return {
             **self.pace(),
@@ -190,6 +196,7 @@ class PeopleBoard(Board):
             "frames_by_id": dict(sorted(self.frames_of.items(), key=lambda item: -item[1])),
             "keypoint_score_median": float(np.median(scores)) if len(scores) else None,
             "keypoints_found": float((scores >= FOUND_SCORE).mean()) if len(scores) else None,
+            **({"truth": self.truth.summary()} if self.truth.frames else {}),
         }
 
     def table(self, summary: dict) -> str:
@@ -203,6 +210,68 @@ class PeopleBoard(Board):
             "no keypoints" if found is None else
             f"{found:.1%} of the keypoints score {FOUND_SCORE:g} or more, median "
             f"{summary['keypoint_score_median']:.2f}",
-            latency_text(summary),
         ]
-        return "\n".join(lines)
+        if "truth" in summary:
+            lines.append(truth_text(summary["truth"]))
+        return "\n".join([*lines, latency_text(summary)])
+
+
+class TrueTracks:
+    """True people and who was taken for them, frame by frame.
+
+    An estimate counts when it is TRACKED, as a robot should count it, or when there is no tracking
+    (no id); it is a true person's when the body is near enough (`match_people`).
+    """
+
+    def __init__(self):
+        self.frames = self.people = self.false = self.id_changes = 0
+        self.errors: list[float] = []
+        self.last_id: dict[str, str] = {}
+
+    def update(self, message, truth) -> dict[int, float]:
+        """Score one frame; returns the error of those who were found, by their place in it."""
+        tracked = [index for index, person in enumerate(message.people)
+                   if person.track_state == WholebodyPose.TRACKED or not person.id]
+        boxes = np.array([person.bbox_xywh for person in truth.people]).reshape(-1, 4)
+        pairs = match_people(_places([message.people[index] for index in tracked]),
+                             _places(truth.people), boxes[:, 2] * boxes[:, 3])
+        self.frames += 1
+        self.people += len(truth.people)
+        self.false += len(tracked) - len(pairs)
+        for pair in pairs:
+            who = truth.people[pair.truth].id
+            name = message.people[tracked[pair.estimate]].id
+            if who and name:  # else nobody knows who it was before
+                self.id_changes += self.last_id.get(who, name) != name
+                self.last_id[who] = name
+            self.errors.append(pair.error)
+        return {tracked[pair.estimate]: pair.error for pair in pairs}
+
+    def summary(self) -> dict:
+        """Recall, wrong people, and how far off the found ones are."""
+        return {
+            "people": self.people,
+            "found": len(self.errors),
+            "recall": len(self.errors) / self.people if self.people else None,
+            "false_per_frame": self.false / self.frames,
+            "id_changes": self.id_changes if self.last_id else None,
+            "median_error_of_size": float(np.median(self.errors)) if self.errors else None,
+        }
+
+
+def _places(people) -> np.ndarray:
+    return np.array([person.xy for person in people], dtype=np.float64).reshape(-1, COUNT, 2)
+
+
+def truth_text(truth: dict) -> str:
+    """The truth's part of a summary in words."""
+    if not truth["people"]:
+        return f"nobody there by the truth, {truth['false_per_frame']:.2f} false people a frame"
+    changes, error = truth["id_changes"], truth["median_error_of_size"]
+    text = (f"{truth['found']} of {truth['people']} true people tracked ({truth['recall']:.1%}; "
+            f"body OKS {PERSON_OKS:g} or more), {truth['false_per_frame']:.2f} false ones a frame")
+    if changes is not None:
+        text += f", {changes} id changes"
+    if error is not None:
+        text += f", body points off by {error:.1%} of the person's size (median)"
+    return text

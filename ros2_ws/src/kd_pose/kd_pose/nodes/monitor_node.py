@@ -1,7 +1,8 @@
-"""`monitor`: watches a node live, and scores objects where the truth is published.
+"""`monitor`: watches a node live, and scores it where the truth is published.
 
 Of `object_pose` it takes the estimates (`objects`) and the truth (`truth`, as the player publishes
-it for BOP scenes) and pairs them by exact stamp; of `wholebody_pose` it takes the `people`. With
+it for BOP scenes) and pairs them by exact stamp; of `wholebody_pose` the `people`, and the
+`true_people` if there are any. With
 the stage times (`timing`) and the annotated pictures it prints one line a frame, and on shutdown
 leaves a summary, a video and a picture sheet. It changes nothing and can be started beside a robot
 at any time.
@@ -29,7 +30,8 @@ from kd_pose_msgs.msg import ObjectInfoArray, ObjectPoseArray, Timing, Wholebody
 
 PARAMETERS: tuple[Param, ...] = (
     Param("watch", "objects", "objects: the node object_pose, and player/truth; people: the node "
-          "wholebody_pose.", choices=("objects", "people")),
+          "wholebody_pose, and player/true_people where it is published.",
+          choices=("objects", "people")),
     Param("output_dir", "", "Folder for summary.json, annotated.mp4 and sheet.jpg; empty: print "
           "only."),
     Param("idle_timeout_s", 0.0, "Stop this many seconds after the last result; 0: run until "
@@ -60,7 +62,8 @@ class MonitorNode(Node):
         self.idle_timeout = values["idle_timeout_s"]
         self.video_rate = values["video_rate_hz"]
         self.board = ObjectBoard() if values["watch"] == "objects" else PeopleBoard()
-        self.pending: dict[str, OrderedDict] = {"objects": OrderedDict(), "truth": OrderedDict()}
+        self.pending: dict[str, OrderedDict] = {"result": OrderedDict(), "truth": OrderedDict()}
+        self.knows_truth = False
         self.pictures: list[bytes] = []
         self.last_result = None
         self._subscriptions_kept: list = []
@@ -69,6 +72,8 @@ class MonitorNode(Node):
             self._watch_objects(name)
         else:
             self._listen(WholebodyPoseArray, f"{name}/people", self._on_people)
+            self._listen(WholebodyPoseArray, "player/true_people",
+                         lambda m: self._on_pose("truth", m))
         self._listen(Timing, f"{name}/timing", self._on_timing)
         if self.output_dir:
             self._listen(CompressedImage, f"{name}/image_annotated/compressed", self._on_picture)
@@ -76,7 +81,7 @@ class MonitorNode(Node):
     def _watch_objects(self, name):
         latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
                              durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._listen(ObjectPoseArray, f"{name}/objects", lambda m: self._on_pose("objects", m))
+        self._listen(ObjectPoseArray, f"{name}/objects", lambda m: self._on_pose("result", m))
         self._listen(ObjectPoseArray, "player/truth", lambda m: self._on_pose("truth", m))
         self._listen(ObjectInfoArray, f"{name}/object_info", self._on_info, latched)
 
@@ -92,14 +97,19 @@ class MonitorNode(Node):
         self.last_result = self.board.arrived((now - stamp_ns(message.header)) * 1e-6)
 
     def _on_people(self, message):
+        if self.knows_truth:
+            self._on_pose("result", message)
+            return
         self._arrived(message)
-        line = self.board.update(message)
-        print(self.board.prefix() + line, flush=True)
+        self._show(self.board.update(message))
 
     def _on_pose(self, kind, message):
-        if kind == "objects":
+        """Wait for the other half of a pair: the result or the truth of the same stamp."""
+        if kind == "result":
             self._arrived(message)
-        other = "truth" if kind == "objects" else "objects"
+        else:
+            self.knows_truth = True
+        other = "truth" if kind == "result" else "result"
         key = stamp_ns(message.header)
         partner = self.pending[other].pop(key, None)
         if partner is None:
@@ -107,8 +117,10 @@ class MonitorNode(Node):
             if len(self.pending[kind]) > MAX_PENDING:
                 self.pending[kind].popitem(last=False)
             return
-        pair = (message, partner) if kind == "objects" else (partner, message)
-        line = self.board.update(*pair)
+        pair = (message, partner) if kind == "result" else (partner, message)
+        self._show(self.board.update(*pair))
+
+    def _show(self, line):
         print(self.board.prefix() + line, flush=True)
 
     def _on_timing(self, message):

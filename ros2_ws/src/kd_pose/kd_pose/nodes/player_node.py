@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Pose
@@ -30,12 +31,21 @@ from std_msgs.msg import Header
 
 from kd_pose.geometry import make_pose
 from kd_pose.nodes import parameters
-from kd_pose.nodes.conversions import NANOSECONDS, pose_message, vector
+from kd_pose.nodes.conversions import NANOSECONDS, float_array, pose_message, vector
 from kd_pose.nodes.images import byte_array
 from kd_pose.nodes.parameters import Param
 from kd_pose.nodes.process import run
-from kd_pose.sources import Calibration, Frame, Source, SourceError, TrueObject, open_source
-from kd_pose_msgs.msg import ObjectPose, ObjectPoseArray
+from kd_pose.sources import (
+    Calibration,
+    Frame,
+    Source,
+    SourceError,
+    TrueObject,
+    TruePerson,
+    open_source,
+)
+from kd_pose.wholebody_keypoints import NAME
+from kd_pose_msgs.msg import ObjectPose, ObjectPoseArray, WholebodyPose, WholebodyPoseArray
 
 PARAMETERS: tuple[Param, ...] = (
     Param("source", "", "What to play: a folder of pictures, a video, a BOP scene, or a rosbag2 "
@@ -50,10 +60,13 @@ PARAMETERS: tuple[Param, ...] = (
           choices=("raw", "compressed")),
     Param("jpeg_quality", 90, "Of compressed images that are no JPEG or PNG already.", 1, 100),
     Param("wait_for_subscribers", False, "Do not begin before image has a subscriber; those of "
-          "camera_info and of ~/truth, if it is published, are waited for 3 seconds more."),
+          "camera_info and of the truth, if it is published, are waited for 3 seconds more."),
     Param("publish_truth", False, "Publish the true poses of a BOP scene on ~/truth."),
     Param("truth_min_visible", 0.1, "Objects of which less is seen are left out of ~/truth, "
           "where scene_gt_info.json tells.", 0.0, 1.0),
+    Param("people_file", "", "Annotations in COCO's or COCO-WholeBody's format (.json, .json.gz) "
+          "of the people to publish on ~/true_people: of a folder's pictures by name, else in the "
+          "order of the image ids. Empty: none."),
     Param("image_topic", "", "Topic of a rosbag2; empty: the only one with images."),
     Param("camera_info_topic", "", "Topic of a rosbag2; empty: the one beside image_topic, else "
           "the only one."),
@@ -113,7 +126,7 @@ class PlayerNode(Node):
             values["source"], image_topic=values["image_topic"],
             camera_info_topic=values["camera_info_topic"], camera_file=values["camera_file"],
             horizontal_fov_deg=values["horizontal_fov_deg"], truth=values["publish_truth"],
-            min_visible=values["truth_min_visible"],
+            min_visible=values["truth_min_visible"], people_file=values["people_file"],
         )
         if values["stamps"] == "recorded" and not source.has_stamps:
             raise SourceError(f"{source.path}: has no recorded stamps, only a rosbag2 has: set "
@@ -131,9 +144,12 @@ class PlayerNode(Node):
             CompressedImage if compressed else Image, name, qos, qos_overriding_options=options)
         self._info = self.create_publisher(CameraInfo, "camera_info", qos,
                                            qos_overriding_options=options)
-        self._truth = None
+        self._truth = self._people = None
         if self.values["publish_truth"]:
             self._truth = self.create_publisher(ObjectPoseArray, "~/truth", QoSProfile(depth=50))
+        if self.values["people_file"]:
+            self._people = self.create_publisher(WholebodyPoseArray, "~/true_people",
+                                                 QoSProfile(depth=50))
 
     # --- reading ahead -------------------------------------------------------------------------
 
@@ -232,6 +248,10 @@ class PlayerNode(Node):
         self._info.publish(info_message(frame.calibration, header))
         if self._truth is not None:
             self._truth.publish(truth_message(frame.truth or (), header))
+        if self._people is not None:
+            calibration = frame.calibration
+            self._people.publish(true_people_message(
+                frame.people or (), header, (calibration.width, calibration.height)))
         message.header = header
         self._image.publish(message)
 
@@ -251,7 +271,7 @@ class PlayerNode(Node):
             if self._stop.wait(0.05):
                 return
         # Keypoints need no camera_info: a node may do without it.
-        others = [item for item in (self._info, self._truth) if item is not None]
+        others = [item for item in (self._info, self._truth, self._people) if item is not None]
         end = time.monotonic() + PATIENCE_S
         while (missing := self._without_subscribers(*others)) and time.monotonic() < end:
             if self._stop.wait(0.05):
@@ -295,6 +315,20 @@ def _moved(T_cam_obj, middle: list[float]) -> Pose:
     """The pose of the box centre: the mesh's axes at the middle of the object's box."""
     R = T_cam_obj[:3, :3]
     return pose_message(make_pose(R, R @ middle + T_cam_obj[:3, 3]))
+
+
+def true_people_message(people: tuple[TruePerson, ...], header: Header,
+                        image_wh: tuple[int, int]) -> WholebodyPoseArray:
+    """True people in the form of estimates: score 1, that of points 1 where they are labelled."""
+    message = WholebodyPoseArray(header=header, skeleton=NAME, image_width=image_wh[0],
+                                 image_height=image_wh[1])
+    for person in people:
+        labelled = np.isfinite(person.keypoints_xy).all(axis=1)
+        message.people.append(WholebodyPose(
+            id=person.id, track_state=WholebodyPose.TRACKED, score=1.0,
+            bbox_xywh=np.array(person.box_xywh, dtype=np.float32),
+            xy=float_array(person.keypoints_xy), keypoint_scores=float_array(labelled)))
+    return message
 
 
 def use_package_profile() -> None:

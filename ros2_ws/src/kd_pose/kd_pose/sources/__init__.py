@@ -22,12 +22,14 @@ from kd_pose.sources.base import (
     Source,
     SourceError,
     TrueObject,
+    TruePerson,
 )
 from kd_pose.sources.bop import BopSource, is_bop_scene, scenes_below
+from kd_pose.sources.people import PeopleSource
 from kd_pose.sources.pictures import VIDEO_SUFFIXES, FolderSource, VideoSource, list_pictures
 
 __all__ = ["Calibration", "Frame", "Picture", "RawPicture", "Source", "SourceError", "TrueObject",
-           "open_source"]
+           "TruePerson", "open_source"]
 
 
 def open_source(
@@ -39,13 +41,14 @@ def open_source(
     horizontal_fov_deg: float = 0.0,
     truth: bool = False,
     min_visible: float = 0.0,
+    people_file: str | Path = "",
 ) -> Source:
     """The recording at `path`, checked as far as that is possible without reading it all.
 
     image_topic, camera_info_topic: of a rosbag2, empty = the only one. camera_file: calibration
     of a folder, a video or a rosbag2, empty = found beside them. horizontal_fov_deg: for pictures
     that have none, 0 = refuse. truth: true poses are wanted; min_visible: of objects of which at
-    least that share is seen.
+    least that share is seen. people_file: annotations in COCO's format of the people in it.
 
     Raises SourceError (a ValueError) that names the file, key or topic and what is allowed.
     """
@@ -55,7 +58,17 @@ def open_source(
     path = Path(path).expanduser()
     if not path.exists():
         raise SourceError(f"source: there is no file or folder {path}")
-    camera = _camera_file(camera_file)
+    camera = _given("camera_file", camera_file)
+    annotations = _given("people_file", people_file)
+    source = _open(path, image_topic, camera_info_topic, camera, horizontal_fov_deg, truth,
+                   min_visible)
+    if annotations is None:
+        return source
+    return PeopleSource(source, annotations, by_name=isinstance(source, FolderSource))
+
+
+def _open(path: Path, image_topic: str, camera_info_topic: str, camera: Path | None,
+          horizontal_fov_deg: float, truth: bool, min_visible: float) -> Source:
     if path.is_dir() and is_bop_scene(path):
         return BopSource(path, truth, min_visible)
     if truth:
@@ -74,10 +87,10 @@ def open_source(
     return FolderSource(path, camera, horizontal_fov_deg)
 
 
-def _camera_file(given: str | Path) -> Path | None:
-    if not str(given):
+def _given(name: str, value: str | Path) -> Path | None:
+    if not str(value):
         return None
-    path = Path(given).expanduser()
+    path = Path(value).expanduser()
     if not path.is_file():
-        raise SourceError(f"camera_file: there is no file {path}")
+        raise SourceError(f"{name}: there is no file {path}")
     return path

@@ -115,9 +115,20 @@ class TrueObject:
 
 
 @dataclass(frozen=True)
+class TruePerson:
+    """One person of the truth. id: of the track, "" where nothing says it. box_xywh: pixels.
+    keypoints_xy: (133, 2) pixels, NaN where a point is not labelled."""
+
+    id: str
+    box_xywh: tuple[float, float, float, float]
+    keypoints_xy: np.ndarray
+
+
+@dataclass(frozen=True)
 class Frame:
     """time_s: since the first frame, None where nothing says when. stamp_ns and frame_id: of the
-    recorded header, None and "" where there was none. truth: None where it is not known."""
+    recorded header, None and "" where there was none. truth, people: the objects and the people in
+    it, None where they are not known."""
 
     picture: Picture
     calibration: Calibration
@@ -125,6 +136,7 @@ class Frame:
     stamp_ns: int | None = None
     frame_id: str = ""
     truth: tuple[TrueObject, ...] | None = None
+    people: tuple[TruePerson, ...] | None = None
 
 
 @dataclass
