@@ -33,8 +33,11 @@ from kd_pose_training.training.run import RunParts, averaged_weights
 FIXED = {"objects": "the objects' models have", "code_tables": "the objects' models have"}
 
 
-def bring(config: TrainConfig, world: distributed.World) -> RunParts:
+def bring(config: TrainConfig, world: distributed.World, start: bool = True) -> RunParts:
     """Data, network, losses and teacher of a configuration.
+
+    start: False where a checkpoint will bring the weights, so that ``model.weights``, which may be
+    gone by then, is not read.
 
     Raises:
         ValueError: data, weights, teacher and configuration do not fit together.
@@ -45,11 +48,11 @@ def bring(config: TrainConfig, world: distributed.World) -> RunParts:
     config, specs = resolve(config, datasets)
     samples = make_samples(config, specs, datasets)
     header = make_header(config, specs, samples.code_tables)
-    task = build_task(config, header["objects"], samples.code_tables)
+    task = build_task(config, header["objects"], samples.code_tables, start)
     train_set = samples.dataset(datasets, task.network, True)
     if config.data.variants:
         train_set = FixedAugmentationSet(train_set, config.data.variants)
-    if Path(config.model.weights).suffix == EXPORTED:
+    if start and Path(config.model.weights).suffix == EXPORTED:
         restore_batch_norms(task.network, task.network.backbone, _pictures(train_set))
     if config.distill and config.distill.cache:
         attach_cache(task, train_set, samples.collate, config, world)
@@ -94,8 +97,9 @@ def make_header(config: TrainConfig, specs: Sequence[Any],
 
 
 def build_task(config: TrainConfig, objects: Sequence[dict] = (),
-               code_tables: Sequence[str] = ()) -> VotesTask | CodesTask:
-    """Network (from the seed, or from ``model.weights``) with its losses, and its teacher.
+               code_tables: Sequence[str] = (), start: bool = True) -> VotesTask | CodesTask:
+    """Network (from the seed, or at the ``start`` from ``model.weights``) with its losses, and its
+    teacher.
 
     Raises:
         ValueError: weights or teacher do not fit; ``objects`` and ``code_tables`` are what both
@@ -103,7 +107,7 @@ def build_task(config: TrainConfig, objects: Sequence[dict] = (),
     """
     torch.manual_seed(config.trainer.seed)
     network = build_model(config.model)
-    if config.model.weights:
+    if start and config.model.weights:
         load_start_weights(network, config.model.weights)
     if config.task == "object_codes":
         return _build_codes_task(network, config, objects, code_tables)

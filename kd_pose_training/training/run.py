@@ -64,11 +64,23 @@ def train(config: Recipe, output_dir: str | Path, resume: bool = False) -> Path:
             another configuration, or data, weights, teacher and configuration do not fit together.
     """
     folder = Path(output_dir)
+    fresh = not folder.exists()
+    try:
+        return _train(config, folder, resume)
+    except BaseException:
+        if fresh and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # of a run that could not even begin
+        raise
+
+
+def _train(config: Recipe, folder: Path, resume: bool) -> Path:
     with distributed.process_group(config.trainer.device) as world:
         if world.is_main:
             prepare_folder(folder, resume)
         distributed.barrier()
-        parts = _bring(config, world)
+        last = folder / checkpoint.LAST
+        goes_on = resume and last.exists()
+        parts = _bring(config, world, not goes_on)
         config = parts.config
         validate = None
         if parts.val_set is not None and world.is_main:
@@ -77,9 +89,8 @@ def train(config: Recipe, output_dir: str | Path, resume: bool = False) -> Path:
                           folder, header=parts.header, world=world,
                           num_workers=config.data.num_workers, validate=validate, best=parts.best,
                           sampler=parts.sampler)
-        last = folder / checkpoint.LAST
         done = 0
-        if resume and last.exists():
+        if goes_on:
             state = checkpoint.load_checkpoint(last)
             check_same_run(parts.header, state, last, parts.fixed)
             trainer.resume(last)
@@ -105,12 +116,12 @@ def train_to_end(config: Recipe, folder: str | Path) -> Path:
     return last
 
 
-def _bring(config: Recipe, world: distributed.World) -> RunParts:
+def _bring(config: Recipe, world: distributed.World, start: bool) -> RunParts:
     if config.task == "wholebody":
         from kd_pose_training.training import wholebody
-        return wholebody.bring(config)
+        return wholebody.bring(config, start)
     from kd_pose_training.training import objects
-    return objects.bring(config, world)
+    return objects.bring(config, world, start)
 
 
 def prepare_folder(folder: Path, resume: bool) -> None:

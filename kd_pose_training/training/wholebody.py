@@ -41,13 +41,16 @@ from kd_pose_training.wholebody_config import PeopleData, WholebodyTrainConfig
 FIXED = {"teacher": "the teacher's file has", "people": "the people of the training set have"}
 
 
-def bring(config: WholebodyTrainConfig) -> RunParts:
+def bring(config: WholebodyTrainConfig, start: bool = True) -> RunParts:
     """Data, network, losses and teacher of a recipe.
+
+    start: False where a checkpoint will bring the weights, so that ``model.weights``, which may be
+    gone by then, is not read.
 
     Raises:
         ValueError: data, weights, teacher and recipe do not fit together.
     """
-    task = build_task(config)
+    task = build_task(config, start)
     people, mix = labelled_first(open_people(config.data.train, config.data.check_images),
                                  config.data.label_share, config.data.unlabelled_share)
     config = resolve(config, len(people))
@@ -104,8 +107,8 @@ def _val_set(data: PeopleData) -> Any:
     return lambda: person_set(data, open_people(data.val, data.check_images))
 
 
-def build_task(config: WholebodyTrainConfig) -> SimccTask:
-    """Network with its losses, and its teacher.
+def build_task(config: WholebodyTrainConfig, start: bool = True) -> SimccTask:
+    """Network (at the ``start`` with ``model.weights``) with its losses, and its teacher.
 
     Raises:
         ValueError: weights or teacher do not fit.
@@ -113,7 +116,7 @@ def build_task(config: WholebodyTrainConfig) -> SimccTask:
     torch.manual_seed(config.trainer.seed)
     model, size = config.model, config.data.input_size
     network = build_simcc_net(model.size, KEYPOINTS, size)
-    if model.weights:
+    if start and model.weights:
         weights = read_weights(model.weights, model.part, backbone_only=model.backbone_only)
         weights.fill(network, model.backbone_only)
     if config.distill is None:

@@ -117,6 +117,17 @@ def test_start_from_other_weights(config_path, tmp_path, capsys):
                 "--set", f"model.weights={start}") == 0
     assert _run(config_path, "-o", tmp_path / "c", "--set", f"model.weights={config_path}") == 2
     assert "fake.yaml" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()  # nothing is left of what could not begin
+
+
+def test_a_run_is_resumed_without_the_weights_it_began_with(config_path, tmp_path):
+    assert _run(config_path, "-o", tmp_path / "a") == 0
+    start = tmp_path / "a/last.pt"
+    arguments = (config_path, "-o", tmp_path / "b", "--set", f"model.weights={start}")
+    assert _run(*arguments) == 0
+    start.unlink()
+    assert _run(*arguments, "--resume") == 0
+    assert _run(*arguments[:2], tmp_path / "c", *arguments[3:]) == 2  # which a new one needs
 
 
 def test_start_from_an_exported_file(config_path, tmp_path, monkeypatch):
