@@ -108,10 +108,16 @@ def test_missing_depth_is_named(live):
     assert rig.node._sync.missing == {"depth": rig.node._sync.counters.unsynced}
 
 
+def cut_short(message):
+    message.data = message.data[:100]
+    return message
+
+
 @pytest.mark.parametrize("depth, text", [
     (depth_message(size=(240, 320)), "the depth image is 320x240, the colour image 640x480"),
     (image_message(IMAGE, "bgr8"), "depth encoding 'bgr8' is not supported; use 16UC1"),
-], ids=["size", "encoding"])
+    (cut_short(depth_message()), "its depth: the image has 100 bytes"),
+], ids=["size", "encoding", "damaged"])
 def test_depth_that_does_not_fit_is_refused_by_name(live, depth, text):
     rig = live[0]
     send(live, depth)

@@ -5,6 +5,7 @@ One active node serves most tests: its people are told to a fake, its stamps onl
 
 # ruff: noqa: E402
 import itertools
+import time
 
 import cv2
 import numpy as np
@@ -142,6 +143,27 @@ def test_stamps_that_go_back_start_anew(live):
     after = ids(show(live, [ONE], 10.0))
     assert len(after) == 1 and before != after
     assert ids(show(live, [ONE], 10.1)) == after
+
+
+def test_images_of_one_stamp_are_told_and_time_goes_on_all_the_same(live):
+    rig, fake, start = live
+    count = len(rig.received["people"])
+
+    def again(people):
+        fake.people = [np.array(box, float) for box in people]
+        rig.publish(IMAGE, stamp=(start, 0))
+        wait_for(lambda: len(rig.received["people"]) > count + again.sent)
+        again.sent += 1
+        return rig.received["people"][-1].people
+
+    again.sent = 0
+    name = [again([ONE]) for _ in range(3)][-1][0].id
+    rig.wait_status("input", WARN, "images have one and the same stamp")
+    states, end = [], time.monotonic() + 5.0
+    while WholebodyPose.LOST not in states and time.monotonic() < end:
+        states += [person.track_state for person in again([]) if person.id == name]
+        time.sleep(0.05)
+    assert states[0] == WholebodyPose.COASTING and states[-1] == WholebodyPose.LOST
 
 
 def test_reset_tracking(live):

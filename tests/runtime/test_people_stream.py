@@ -100,12 +100,27 @@ def test_who_is_missed_by_the_detector_is_found_by_the_track():
     assert len(fake.looked_at[4]) == 2  # one of the detector, one of the track
 
 
+def test_one_detection_does_not_stand_for_two_who_overlap():
+    behind = (130, 100, 80, 200)
+    s, fake = stream([ONE, behind], detector_every_n=3, detector_still_n=1)
+    for i in range(12):
+        fake.hidden = {1} if i >= 2 else set()
+        frame = s.estimate(IMAGE, 0.1 * i)
+        assert sorted(ids(frame)) == ["1", "2"]
+        assert all(person.score > 0 for person in frame.people)  # seen, not coasting
+
+
 def test_a_detection_is_believed_even_where_no_keypoint_is_sure():
-    """Somebody far away: there on images with the detector, not carried on by the track."""
-    s, fake = stream([ONE], detector_every_n=10)
+    """Somebody far away: the detector vouches for them in every image, the track cannot."""
+    s, fake = stream([ONE, TWO], detector_every_n=10)
     fake._pose = lambda box, pose=fake._pose: _unsure(pose(box))
-    assert ids(s.estimate(IMAGE, 0.0)) == ["1"]
-    assert ids(s.estimate(IMAGE, 0.1)) == []
+    for i in range(5):
+        frame = s.estimate(IMAGE, 0.1 * i)
+        assert ids(frame) == ["1", "2"] and fake.detections == i + 1
+    assert frame.people[0].track_state is TrackState.TRACKED
+    fake.hidden = {0, 1}  # nobody vouches for them any more
+    states = [person.track_state for person in s.estimate(IMAGE, 0.5).people]
+    assert states == [TrackState.COASTING] * 2
 
 
 def _unsure(person):

@@ -5,7 +5,8 @@
 
 The estimator has no state; all that is kept between images is here and in `tracking.py` and
 `smoothing.py`. Boxes may come from the tracks of the last image, which costs no detector: it runs
-every few images for those who are new, and at once when somebody is not found where expected.
+every few images for those who are new, and at once when somebody is not found where expected or
+shows no keypoint that is sure.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from kd_pose.lifting import LiftingOptions, check_depth, lift_people
 from kd_pose.results import STAGES, Detection2D, PeopleFrame, PersonPose, TrackState
 from kd_pose.smoothing import PeopleSmoother, SmoothingOptions
 from kd_pose.stillness import Stillness
-from kd_pose.tracking import PeopleTracker, TrackingOptions, sure_keypoints
+from kd_pose.tracking import PeopleTracker, TrackingOptions, best_pairs, sure_keypoints
 from kd_pose.wholebody_keypoints import PARTS
 from kd_pose.wholebody_pose import WholebodyPoseEstimator
 
@@ -137,10 +138,10 @@ class PeopleStream:
             return expected, []
         self._since_detector = 0
         found = self.estimator.detect(image, channel_order)
-        taken = xyxy_from_xywh(np.array([item.box_xywh for item in found]).reshape(-1, 4))
-        # A detector now and then misses someone who is tracked well.
-        missed = [item for item in expected
-                  if not (iou(xyxy_from_xywh(item.box_xywh), taken) > SAME_PERSON_IOU).any()]
+        # A detector now and then misses someone who is tracked well, and of two people who overlap
+        # its one box is one of them.
+        taken = {row for row, _ in best_pairs(_same_person(expected, found))}
+        missed = [item for row, item in enumerate(expected) if row not in taken]
         self._stillness.remember(image, [item.box_xywh for item in (*found, *missed)])
         return [*found, *missed], found
 
@@ -165,11 +166,21 @@ class PeopleStream:
         people = self._tracker.update(
             frame.people, stamp_s, wh,
             [scores.get(_key(person.box_xywh), person.score) for person in frame.people])
+        threshold = self._tracker.options.min_keypoint_score
+        # Of whom only the detector knows it must speak again: the track alone finds nobody there.
         self._someone_missing = any(
-            person.track_state in (TrackState.COASTING, TrackState.LOST) for person in people)
+            person.track_state in (TrackState.COASTING, TrackState.LOST)
+            or not shows_a_part(person, threshold) for person in people)
         if self._options.smoothing is None:
             return people
         return self._smoother.smooth(people, stamp_s)
+
+
+def _same_person(tracked: Sequence[Detection2D], found: Sequence[Detection2D]) -> np.ndarray:
+    """(tracked, found) IoU; 0 where it is too small for one person."""
+    boxes = xyxy_from_xywh(np.array([item.box_xywh for item in found]).reshape(-1, 4))
+    overlaps = np.array([iou(xyxy_from_xywh(item.box_xywh), boxes) for item in tracked])
+    return np.where(overlaps > SAME_PERSON_IOU, overlaps, 0.0).reshape(len(tracked), len(found))
 
 
 def shows_a_part(person: PersonPose, threshold: float) -> bool:

@@ -98,15 +98,18 @@ class CameraReader:
 
 
 def detections_from_message(message: Any) -> list[Detection2D]:
-    """vision_msgs/Detection2DArray -> boxes; each with the best of its hypotheses."""
+    """vision_msgs/Detection2DArray -> boxes; each with the best of its hypotheses.
+
+    One without any is of the class "" with score 0, so that it is counted where boxes are ignored.
+    """
     boxes = []
     for item in message.detections:
-        if not item.results:
-            continue
-        best = max((result.hypothesis for result in item.results), key=lambda h: h.score)
+        name, score = max(((result.hypothesis.class_id, float(result.hypothesis.score))
+                           for result in item.results), key=lambda pair: pair[1],
+                          default=("", 0.0))
         center, size = item.bbox.center.position, (item.bbox.size_x, item.bbox.size_y)
         xywh = (center.x - size[0] / 2, center.y - size[1] / 2, *size)
-        boxes.append(Detection2D(best.class_id, float(best.score), np.array(xywh)))
+        boxes.append(Detection2D(name, score, np.array(xywh)))
     return boxes
 
 

@@ -357,6 +357,7 @@ class EstimatorNode(LifecycleNode):
             self._forget_first = False
             self.forget()
         view = self._views.read(frame, self.get_clock().now().nanoseconds)
+        self.health.note_stamp(view.stamp_ns)
         converted = time.perf_counter()
         result = self.estimate(view)
         if result.ignored_boxes:

@@ -33,7 +33,8 @@ class Health:
         """Forget what concerns single frames."""
         self.calibration = Status(OK, "no camera_info yet")
         self.rejections, self.exceptions = Incident(), Incident()
-        self.ignored_boxes = Incident()
+        self.ignored_boxes, self.same_stamps = Incident(), Incident()
+        self._stamp_ns: int | None = None
         self.processing, self.latency = Statistics(), Statistics()
 
     def reject(self, error: Rejected) -> None:
@@ -47,7 +48,15 @@ class Health:
         """So many boxes of an image were given and could not be looked at."""
         self.ignored_boxes.note(
             f"{count} box(es) of an image were ignored: of a class that the model does not know, "
-            "without area, or outside of the image")
+            "of none, without area, or outside of the image")
+
+    def note_stamp(self, stamp_ns: int) -> None:
+        """An image with that stamp is worked on."""
+        if stamp_ns == self._stamp_ns:
+            self.same_stamps.note(
+                f"images have one and the same stamp ({1e-9 * stamp_ns:.3f} s): whoever matches "
+                "topics by stamp mixes them up; have the camera's driver stamp every image")
+        self._stamp_ns = stamp_ns
 
     def judge_rejections(self, status: Status) -> Status:
         """`status` with what was rejected or ignored lately."""
@@ -55,6 +64,8 @@ class Health:
             status.worsen(self.rejection_level, f"image rejected: {self.rejections.text}")
         if self.ignored_boxes.recent:
             status.worsen(WARN, self.ignored_boxes.text)
+        if self.same_stamps.recent:
+            status.worsen(WARN, self.same_stamps.text)
         return status
 
     def inference(self, limits_ms: Mapping[str, float]) -> Status:

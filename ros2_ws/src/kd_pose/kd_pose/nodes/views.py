@@ -104,5 +104,5 @@ class ViewReader:
             depth = depth_from_image(message, self.values["depth_scale"])
             check_depth(depth, image.shape[1::-1])
         except ValueError as error:
-            raise Rejected("input", str(error)) from error
+            raise Rejected("input", f"its depth: {error}") from error
         return depth

@@ -16,6 +16,7 @@ from kd_pose.nodes import conversions, parameters, people_messages
 from kd_pose.nodes.estimator_node import LATCHED_QOS, PICTURE_QOS, EstimatorNode
 from kd_pose.nodes.pictures import PictureOutput
 from kd_pose.nodes.process import run
+from kd_pose.nodes.stamps import StampClock
 from kd_pose.nodes.views import View
 from kd_pose.people_stream import STREAM_STAGES, PeopleStream, StreamOptions
 from kd_pose.results import PeopleFrame
@@ -38,6 +39,7 @@ class WholebodyPoseNode(EstimatorNode):
 
     def __init__(self, **kwargs) -> None:
         self._stream: PeopleStream | None = None
+        self._image_time = StampClock()
         super().__init__("wholebody_pose", **kwargs)
         self.create_service(Trigger, "~/reset_tracking", self._on_reset_tracking)
 
@@ -97,8 +99,8 @@ class WholebodyPoseNode(EstimatorNode):
 
     def estimate(self, view: View) -> PeopleFrame:
         return self._stream.estimate(
-            view.image, 1e-9 * view.stamp_ns, channel_order=view.channel_order, boxes=view.boxes,
-            depth=view.depth, camera=view.camera)
+            view.image, self._image_time.seconds(view.stamp_ns), channel_order=view.channel_order,
+            boxes=view.boxes, depth=view.depth, camera=view.camera)
 
     def results_message(self, view: View, result: PeopleFrame) -> WholebodyPoseArray:
         height, width = view.image.shape[:2]
@@ -139,6 +141,7 @@ class WholebodyPoseNode(EstimatorNode):
 
     def forget(self) -> None:
         self._stream.reset()
+        self._image_time = StampClock()
 
     def _on_reset_tracking(self, request: Trigger.Request, response: Trigger.Response
                            ) -> Trigger.Response:
