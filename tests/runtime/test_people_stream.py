@@ -84,11 +84,29 @@ def test_someone_lost_is_searched_at_once():
     assert fake.detections == 1
     fake.people = [np.array(TWO, float)]  # jumped away: the box of the track holds nobody
     frame = s.estimate(IMAGE, 0.4)
-    assert [person.track_state for person in frame.people] == [TrackState.COASTING]
-    frame = s.estimate(IMAGE, 0.5)
     assert fake.detections == 2
     assert {person.id: person.track_state for person in frame.people} == {
         "2": TrackState.TENTATIVE, "1": TrackState.COASTING}
+    assert frame.timing_ms["network"] == 2.0  # milliseconds, one for either look
+    s.estimate(IMAGE, 0.5)  # as long as somebody is missing
+    assert fake.detections == 3
+
+
+def test_who_is_seen_in_the_detectors_boxes_alone_does_not_come_and_go():
+    s, fake = stream([ONE], detector_every_n=4, detector_still_n=1)
+    loose = np.array([90.0, 90.0, 100.0, 230.0])
+    fake.detect = lambda image, order, detect=fake.detect: detect(image, order) and [
+        Detection2D(PERSON, 0.9, loose)]
+    fake._pose = lambda box, pose=fake._pose: (
+        pose(box) if box.box_xywh is loose else _unsure(pose(box)))
+    runs = []
+    for i in range(12):
+        frame = s.estimate(IMAGE, 0.1 * i)
+        assert ids(frame) == ["1"] and frame.people[0].score > 0
+        runs.append(fake.detections)
+    # The track alone is tried in images 1, 6 and 11, which costs a second look; no more than that.
+    assert runs == list(range(1, 13))
+    assert [len(fake.looked_at), frame.people[0].track_state] == [12 + 3, TrackState.TRACKED]
 
 
 def test_who_is_missed_by_the_detector_is_found_by_the_track():

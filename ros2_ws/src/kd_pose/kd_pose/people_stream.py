@@ -5,8 +5,8 @@
 
 The estimator has no state; all that is kept between images is here and in `tracking.py` and
 `smoothing.py`. Boxes may come from the tracks of the last image, which costs no detector: it runs
-every few images for those who are new, and at once when somebody is not found where expected or
-shows no keypoint that is sure.
+every few images for those who are new, at once when somebody is not found where expected, and in
+every image while somebody shows no keypoint that is sure, or only in the detector's box.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class PeopleStream:
         self._tracker.reset()
         self._smoother.reset()
         self._stillness.forget()
-        self._since_detector, self._someone_missing = 0, False
+        self._since_detector, self._someone_missing, self._detector_first = 0, False, 0
 
     def estimate(
         self,
@@ -111,14 +111,10 @@ class PeopleStream:
             check_depth(depth, wh)
         if self._tracker.begin(stamp_s):
             self.reset()
-        started, detected = time.perf_counter(), None
         if boxes is None and options.boxes_from_tracks:
-            boxes, detected = self._regions(image, stamp_s, channel_order)
-        looked = time.perf_counter()
-        frame = self.estimator.estimate(image, channel_order=channel_order, boxes=boxes)
-        if detected is not None:
-            frame.timing_ms["detector"] += 1e3 * (looked - started)
-            frame.people = self._believable(frame.people, detected)
+            frame = self._follow(image, stamp_s, channel_order)
+        else:
+            frame = self.estimator.estimate(image, channel_order=channel_order, boxes=boxes)
         estimated = time.perf_counter()
         if depth is not None:
             frame.people = lift_people(frame.people, depth, camera, options.lifting)
@@ -129,13 +125,38 @@ class PeopleStream:
         frame.timing_ms["track"] = 1e3 * (time.perf_counter() - lifted)
         return frame
 
-    def _regions(self, image: np.ndarray, stamp_s: float, channel_order: str
-                 ) -> tuple[list[Detection2D], list[Detection2D]]:
-        """All boxes to look at, and those of them that the detector vouches for."""
+    def _follow(self, image: np.ndarray, stamp_s: float, channel_order: str) -> PeopleFrame:
+        """People where the tracks say, or where the detector says if it has to be asked."""
         expected = self._tracker.boxes(stamp_s, (image.shape[1], image.shape[0]))
         self._since_detector += 1
-        if expected and not self._someone_missing and not self._due(image, expected):
-            return expected, []
+        if not expected or self._asks_detector(image, expected):
+            return self._search(image, expected, channel_order)[0]
+        frame = self.estimator.estimate(image, channel_order=channel_order, boxes=expected)
+        seen = {_key(person.box_xywh) for person in frame.people}
+        frame.people = self._believable(frame.people, ())
+        sure = {_key(person.box_xywh) for person in frame.people}
+        gone = [item for item in expected if _key(item.box_xywh) in seen - sure]
+        if not gone:
+            return frame
+        first_ms = frame.timing_ms
+        frame, found = self._search(image, expected, channel_order)
+        frame.timing_ms = {stage: ms + first_ms[stage] for stage, ms in frame.timing_ms.items()}
+        if _same_person(gone, found).any():
+            # In the track's box the network is not sure of whom it knows in the detector's.
+            self._detector_first = self._options.detector_every_n
+        return frame
+
+    def _asks_detector(self, image: np.ndarray, expected: Sequence[Detection2D]) -> bool:
+        """Whether the detector runs although there are tracks."""
+        if self._detector_first > 0:
+            self._detector_first -= 1
+            return True
+        return self._someone_missing or self._due(image, expected)
+
+    def _search(self, image: np.ndarray, expected: Sequence[Detection2D], channel_order: str
+                ) -> tuple[PeopleFrame, list[Detection2D]]:
+        """People where the detector sees any or tracks say; also the detector's boxes."""
+        started = time.perf_counter()
         self._since_detector = 0
         found = self.estimator.detect(image, channel_order)
         # A detector now and then misses someone who is tracked well, and of two people who overlap
@@ -143,7 +164,12 @@ class PeopleStream:
         taken = {row for row, _ in best_pairs(_same_person(expected, found))}
         missed = [item for row, item in enumerate(expected) if row not in taken]
         self._stillness.remember(image, [item.box_xywh for item in (*found, *missed)])
-        return [*found, *missed], found
+        looked = time.perf_counter()
+        frame = self.estimator.estimate(image, channel_order=channel_order,
+                                        boxes=[*found, *missed])
+        frame.timing_ms["detector"] += 1e3 * (looked - started)
+        frame.people = self._believable(frame.people, found)
+        return frame, found
 
     def _due(self, image: np.ndarray, expected: Sequence[Detection2D]) -> bool:
         """Whether it is time for the detector, somebody being tracked."""
