@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: has version {state.get('version')}; this program reads "
                               f"version {VERSION}")
     return state
+
+
+def is_finished(state: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's run has done all its iterations and been validated after the last."""
+    return state["iteration"] == state["iterations"] and not state.get("validation_due", False)
 
 
 def find_checkpoint(path: str | Path) -> Path:

@@ -18,12 +18,13 @@ class RunLog:
         folder: output folder of the run.
         start: iterations already done; later lines of an older log are dropped.
         total: iterations of the whole run.
+        drop: kind of lines that are dropped at ``start``, too, because they are made anew.
     """
 
     def __init__(self, folder: Path, start: int, total: int, *, tensorboard: bool = True,
-                 progress_bar: bool = True) -> None:
+                 progress_bar: bool = True, drop: str = "") -> None:
         self.path = folder / LOG_NAME
-        _keep_until(self.path, start)
+        _keep_until(self.path, start, drop)
         self._stream = open(self.path, "a", encoding="utf-8", buffering=1)
         self._writer = _tensorboard_writer(folder, start) if tensorboard else None
         self._bar = _bar(start, total) if progress_bar else None
@@ -75,9 +76,10 @@ def read_log(folder: str | Path) -> list[dict]:
     return lines
 
 
-def _keep_until(path: Path, iteration: int) -> None:
+def _keep_until(path: Path, iteration: int, drop: str) -> None:
     if path.is_file():
-        kept = [line for line in read_log(path.parent) if line["iteration"] <= iteration]
+        kept = [line for line in read_log(path.parent) if line["iteration"] < iteration
+                or line["iteration"] == iteration and line["kind"] != drop]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
 
 

@@ -2,7 +2,9 @@
 
 One iteration: batch -> terms -> weighted sum -> gradients -> clip -> AdamW -> schedule -> average.
 Data order is a function of (seed, iteration) and a checkpoint holds everything else, so a run that
-was killed goes on with the same losses as one that was not.
+was killed goes on with the same losses as one that was not. The state is saved before a
+validation, too: one that fails (a picture that cannot be read) costs no training, and resuming
+makes up for it.
 """
 
 from __future__ import annotations
@@ -92,6 +94,7 @@ class Trainer:
         self.average = (AveragedWeights(task.network, config.ema_decay) if config.ema_decay
                         else None)
         self.iteration, self.best_score = 0, float("inf")
+        self._validation_due = False
         self._random: dict | None = None
         self._wrapped: nn.Module = task
 
@@ -119,6 +122,7 @@ class Trainer:
         self.scheduler.load_state_dict(state["scheduler"])
         self.scaler.load_state_dict(state["scaler"])
         self.iteration, self.best_score = state["iteration"], state["best_score"]
+        self._validation_due = state.get("validation_due", False)
         states = state["random"]
         if len(states) != self.world.size:
             raise ValueError(f"{path}: was trained by {len(states)} processes, now there are "
@@ -142,6 +146,9 @@ class Trainer:
         stopped, meter = False, _Meter()
         try:
             with StopRequest() as stop:
+                if self._validation_due:
+                    self._validate(log)
+                    meter.restart()
                 while self.iteration < config.iterations and not stopped:
                     terms, stopped = self._step(next(batches), sampler, stop)
                     meter.add(terms)
@@ -162,13 +169,16 @@ class Trainer:
         if self.world.size > 1:
             ids = [self.device.index] if self.device.type == "cuda" else None
             self._wrapped = nn.parallel.DistributedDataParallel(self.task, device_ids=ids)
+        self._validates = distributed.any_process((self.validate is not None,), self.device)[0]
+        self._validation_due &= self._validates
         self.task.train()
 
     def _open_log(self) -> RunLog | None:
         if not self.world.is_main:
             return None
         log = RunLog(self.folder, self.iteration, self.config.iterations,
-                     tensorboard=self.config.tensorboard, progress_bar=self.config.progress_bar)
+                     tensorboard=self.config.tensorboard, progress_bar=self.config.progress_bar,
+                     drop="val" if self._validation_due else "")
         parameters = sum(p.numel() for p in self.task.network.parameters()) / 1e6
         log.message(f"{len(self.train_set)} samples, {parameters:.2f} M parameters, "
                     f"{self.numerics.description}, {self.world.size} process(es), iterations "
@@ -223,20 +233,23 @@ class Trainer:
                 values = meter.take(config.batch_size)
                 values["lr"] = self.optimizer.param_groups[0]["lr"]
                 log.scalars(done, values)
-        if config.validate_every and done % config.validate_every == 0 and not last:
+        self._validation_due = self._validates and (last or _is_time(done, config.validate_every))
+        if last:
+            return
+        if self._validation_due or _is_time(done, config.checkpoint_every):
+            self._save(store.LAST)
+        if self._validation_due:
             self._validate(log)
             meter.restart()
-        if config.checkpoint_every and done % config.checkpoint_every == 0 and not last:
-            self._save(store.LAST)
 
     def _finish(self, stopped: bool, log: RunLog | None) -> None:
-        if not stopped:
-            self._validate(log)
         self._save(store.LAST)
+        if self._validation_due and not stopped:
+            self._validate(log)
 
     @torch.no_grad()
     def _validate(self, log: RunLog | None) -> None:
-        """Validate the averaged network in the main process; keep the best."""
+        """Validate the averaged network in the main process; keep the best, and the state."""
         improved = False
         if self.validate is not None and log:
             network = self.average.network if self.average is not None else self.task.network
@@ -247,8 +260,10 @@ class Trainer:
             log.scalars(self.iteration, values, "val")
             if self.best in values and values[self.best] < self.best_score:
                 self.best_score, improved = values[self.best], True
+        self._validation_due = False
         if distributed.any_process((improved,), self.device)[0]:
             self._save(store.BEST)
+        self._save(store.LAST)
 
     def _save(self, name: str) -> None:
         """Write a checkpoint in the main process; all processes take part."""
@@ -257,7 +272,7 @@ class Trainer:
             store.save_checkpoint({
                 **self.header,
                 "iteration": self.iteration, "iterations": self.config.iterations,
-                "best_score": self.best_score,
+                "best_score": self.best_score, "validation_due": self._validation_due,
                 "network": self.task.network.state_dict(),
                 "extras": self.trained[1].state_dict() if len(self.trained) > 1 else None,
                 "average": self.average.state_dict() if self.average is not None else None,
@@ -291,6 +306,10 @@ def init_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+
+
+def _is_time(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0
 
 
 def _plain(batch: Any) -> dict[str, Any]:

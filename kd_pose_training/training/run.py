@@ -89,16 +89,16 @@ def _train(config: Recipe, folder: Path, resume: bool) -> Path:
                           folder, header=parts.header, world=world,
                           num_workers=config.data.num_workers, validate=validate, best=parts.best,
                           sampler=parts.sampler)
-        done = 0
+        finished = False
         if goes_on:
             state = checkpoint.load_checkpoint(last)
             check_same_run(parts.header, state, last, parts.fixed)
             trainer.resume(last)
-            done = state["iteration"]
+            finished = checkpoint.is_finished(state)
         if world.is_main:
             strict.save(config, folder / "config.yaml")
         # A finished run stays as it is to the byte: others may have learnt from it.
-        return last if done == config.trainer.iterations else trainer.run()
+        return last if finished else trainer.run()
 
 
 def train_to_end(config: Recipe, folder: str | Path) -> Path:
@@ -111,7 +111,7 @@ def train_to_end(config: Recipe, folder: str | Path) -> Path:
     folder = Path(folder)
     last = train(config, folder, resume=folder.is_dir())
     state = checkpoint.load_checkpoint(last)
-    if state["iteration"] < state["iterations"]:
+    if not checkpoint.is_finished(state):
         raise KeyboardInterrupt(f"{folder}: stopped at iteration {state['iteration']}")
     return last
 

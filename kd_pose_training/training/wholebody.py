@@ -29,6 +29,7 @@ from kd_pose_training.engine.checkpoint import (
     LAST,
     CheckpointError,
     find_checkpoint,
+    is_finished,
     load_checkpoint,
 )
 from kd_pose_training.models.simcc_net import KEYPOINTS, SimccNet, build_simcc_net
@@ -84,7 +85,7 @@ def finished(folder: str | Path, config: WholebodyTrainConfig) -> bool:
     if not last.is_file():
         return False
     state = load_checkpoint(last)
-    if state["iteration"] < state["iterations"]:
+    if not is_finished(state):
         return False
     if config.trainer.epochs:
         config = dataclasses.replace(config, trainer=dataclasses.replace(

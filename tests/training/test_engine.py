@@ -131,6 +131,90 @@ def test_validation_uses_the_average_and_keeps_the_best(tmp_path):
     assert [line["total"] for line in read_log(tmp_path) if line["kind"] == "val"] == [3, 1, 2]
 
 
+SHORT = {"iterations": 6, "validate_every": 2, "checkpoint_every": 5, "batch_size": 2}
+
+
+class Validation:
+    """Numbers that depend on the weights and on the random state; the n-th call fails."""
+
+    def __init__(self, fails_at: int = 0) -> None:
+        self.fails_at, self.calls = fails_at, 0
+
+    def __call__(self, network):
+        self.calls += 1
+        drawn = float(torch.rand(()))
+        if self.calls == self.fails_at:
+            raise ValueError("picture.png: cannot be read")
+        return {"total": float(sum(p.abs().sum() for p in network.parameters())), "drawn": drawn}
+
+
+@pytest.fixture(scope="module")
+def validated(tmp_path_factory):
+    """A run with three validations that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("validated")
+    make_trainer(folder, validate=Validation(), **SHORT).run()
+    return folder
+
+
+@pytest.mark.parametrize("fails_at, iteration", [(2, 4), (3, 6)])
+def test_a_validation_that_fails_costs_no_training(tmp_path, validated, fails_at, iteration):
+    """Between two checkpoints, and at the end; resuming validates first what was not."""
+    with pytest.raises(ValueError, match="picture.png: cannot be read"):
+        make_trainer(tmp_path, validate=Validation(fails_at), **SHORT).run()
+    state = checkpoint.load_checkpoint(tmp_path / "last.pt")
+    assert state["iteration"] == iteration and not checkpoint.is_finished(state)
+    _resume(tmp_path)
+    _assert_same_run(tmp_path, validated)
+
+
+def test_killed_before_a_validation_was_saved(tmp_path, validated, monkeypatch):
+    """Its line in the log and best.pt are there, last.pt is of before; it is done once more."""
+    save = checkpoint.save_checkpoint
+
+    def stops(state, path):
+        if path.name == "last.pt" and state["iteration"] == 4 and not state["validation_due"]:
+            raise KeyboardInterrupt
+        save(state, path)
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", stops)
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path, validate=Validation(), **SHORT).run()
+    monkeypatch.undo()
+    assert [line["kind"] for line in read_log(tmp_path)].count("val") == 2
+    _resume(tmp_path)
+    _assert_same_run(tmp_path, validated)
+
+
+def test_a_signal_in_the_last_iteration_leaves_its_validation(tmp_path):
+    make_trainer(tmp_path, validate=Validation(), collate=SignalAt(6, signal.SIGTERM),
+                 **SHORT).run()
+    state = checkpoint.load_checkpoint(tmp_path / "last.pt")
+    assert state["iteration"] == 6 and not checkpoint.is_finished(state)
+    _resume(tmp_path)
+    assert checkpoint.is_finished(checkpoint.load_checkpoint(tmp_path / "last.pt"))
+    assert (tmp_path / "best.pt").exists() and len(_losses(tmp_path)) == 6
+
+
+def _resume(folder):
+    trainer = make_trainer(folder, validate=Validation(), **SHORT)
+    trainer.resume(folder / "last.pt")
+    trainer.run()
+
+
+def _assert_same_run(folder, other):
+    def lines(folder):
+        return [{key: value for key, value in line.items() if key != "samples_per_s"}
+                for line in read_log(folder)]
+
+    assert lines(folder) == lines(other)
+    for name in ("last.pt", "best.pt"):
+        ours, theirs = (checkpoint.load_checkpoint(run / name) for run in (folder, other))
+        for key in ("iteration", "best_score", "validation_due"):
+            assert ours[key] == theirs[key]
+        for key, value in theirs["network"].items():
+            assert torch.equal(ours["network"][key], value)
+
+
 def test_bf16_and_tensorboard_and_ema_off(tmp_path):
     make_trainer(tmp_path, precision="bf16", iterations=2, ema_decay=0.0, tensorboard=True).run()
     assert list((tmp_path / "tensorboard").iterdir())
