@@ -10,7 +10,6 @@ makes up for it.
 from __future__ import annotations
 
 import dataclasses
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -18,12 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from kd_pose_training.config import OptimConfig, TrainerConfig
 from kd_pose_training.engine import checkpoint as store
 from kd_pose_training.engine import distributed
 from kd_pose_training.engine.device import choose_numerics
+from kd_pose_training.engine.loading import load_batches
 from kd_pose_training.engine.log import RunLog
 from kd_pose_training.engine.sampler import IterationSampler
 from kd_pose_training.engine.schedule import AveragedWeights, build_optimizer, build_scheduler
@@ -186,13 +186,10 @@ class Trainer:
         return log
 
     def _batches(self, sampler: IterationSampler) -> Iterator[Any]:
-        generator = torch.Generator().manual_seed(self.config.seed)
-        loader = DataLoader(
-            self.train_set, batch_sampler=sampler, collate_fn=self.collate,
-            num_workers=self.num_workers, worker_init_fn=init_worker, generator=generator,
+        return load_batches(
+            self.train_set, sampler, self.collate, self.num_workers, self.config.seed,
             pin_memory=self.device.type == "cuda",
             prefetch_factor=4 if self.num_workers else None)
-        return iter(loader)
 
     def _step(self, batch: Any, sampler: IterationSampler,
               stop: StopRequest) -> tuple[dict[str, Tensor], bool]:
@@ -297,15 +294,6 @@ class Trainer:
             f"the loss is not finite at iteration {self.iteration}: {values}; the batch was "
             f"saved to {path}. A lower optim.lr or trainer.precision=fp32 may help; the last "
             "checkpoint is from before it")
-
-
-def init_worker(worker: int) -> None:
-    """Data workers use one thread each and leave signals to the main process."""
-    import cv2
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
-    cv2.setNumThreads(0)
 
 
 def _is_time(done: int, every: int) -> bool:

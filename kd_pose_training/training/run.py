@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from kd_pose_training import recipe, strict
 from kd_pose_training.engine import checkpoint, distributed
+from kd_pose_training.engine.loading import load_batches
 from kd_pose_training.engine.sampler import IterationSampler, sample_seed
-from kd_pose_training.engine.trainer import Task, Trainer, init_worker
+from kd_pose_training.engine.trainer import Task, Trainer
 
 if TYPE_CHECKING:
     from kd_pose_training.recipe import Recipe
@@ -174,12 +174,10 @@ def make_validation(task: Task, dataset: Any, config: Recipe,
 
     def validate(network: Any) -> dict[str, float]:
         device = next(task.network.parameters()).device
-        loader = DataLoader(dataset, batch_sampler=batches, collate_fn=collate,
-                            num_workers=config.data.num_workers, worker_init_fn=init_worker,
-                            generator=torch.Generator().manual_seed(0))
+        loaded = load_batches(dataset, batches, collate, config.data.num_workers, 0)
         sums: dict[str, float] = {}
         task.eval()
-        for samples, batch in zip(batches, loader):
+        for samples, batch in zip(batches, loaded):
             for key, value in task.terms(network, batch.to(device)).items():
                 sums[key] = sums.get(key, 0.0) + float(value) * len(samples)
         values = {key: value / count for key, value in sums.items()}
