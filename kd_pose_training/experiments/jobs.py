@@ -2,14 +2,16 @@
 
     FOLDER/teacher/stage<n>      the teacher's recipes one after another; the last teaches
     FOLDER/<name>/seed<n>        everything else
-    .../result.json              is written last and marks a training as done
+    .../result.json              is written last and marks a training as done; says by which recipe
 
-A training that was stopped goes on from its checkpoint; what is finished is not done again.
+A training that was stopped goes on from its checkpoint; what is finished is not done again, and
+refused where the experiment has another recipe for it by now.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -17,11 +19,15 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kd_pose_training import strict
+from kd_pose_training.experiments.config import START, Experiment
+
 if TYPE_CHECKING:
     from kd_pose_training.recipe import Recipe
 
 RESULT = "result.json"
 TEACHER = "teacher"
+_PATHS = (("model", "weights"), ("distill", "teacher"), ("distill", "cache"))  # in the folder
 
 Job = tuple[str, int]  # name of an arm or of something else that is trained, and its seed
 Result = dict[str, Any]
@@ -30,6 +36,58 @@ Result = dict[str, Any]
 def job_folder(folder: Path, name: str, seed: int) -> Path:
     """Where a training lives; ``seed`` is the stage of the teacher."""
     return folder / name / f"{'stage' if name == TEACHER else 'seed'}{seed}"
+
+
+def check_results(config: Experiment, folder: Path,
+                  recipe: Callable[[Path, str, int], Recipe]) -> None:
+    """Refuse results of other recipes than the experiment has now: a table compares equals.
+
+    Args:
+        recipe: of a folder and a job. That of no folder is compared, which may have been moved.
+
+    Raises:
+        ValueError: names the run and every differing key with both values.
+    """
+    jobs = [*((TEACHER, stage) for stage in range(len(config.teacher))),
+            *((START, seed) for seed in config.seeds if config.start_iterations),
+            *((name, seed) for name in config.arms for seed in config.seeds)]
+    for name, seed in jobs:
+        where = job_folder(folder, name, seed)
+        if (where / RESULT).exists():
+            _check_result(where, strict.to_dict(recipe(Path(), name, seed)))
+
+
+def _check_result(where: Path, plan: dict[str, Any]) -> None:
+    from kd_pose_training.engine.checkpoint import LAST, load_checkpoint
+    from kd_pose_training.training.run import check_same_run
+    path = where / RESULT
+    then = json.loads(path.read_text(encoding="utf-8")).get("recipe")
+    if then is None:  # of an earlier version
+        path = where / LAST
+        if not path.is_file():
+            print(f"warning: {where}: {RESULT} does not say by which recipe, and there is no "
+                  f"{LAST} that does; it is taken for one of this experiment", file=sys.stderr)
+            return
+        then = load_checkpoint(path)["config"]
+        _fill_in(plan, then)
+    try:
+        check_same_run({"config": plan}, {"config": then}, path, {})
+    except ValueError as error:
+        raise ValueError(f"{error}; a table compares runs of one plan: choose another folder, or "
+                         f"remove {where} to train it anew") from error
+
+
+def _fill_in(plan: dict[str, Any], then: dict[str, Any]) -> None:
+    """Give a plan what its run found by itself: the experiment's folder, objects, iterations."""
+    for section, key in _PATHS:
+        mine, whole = (Path((side.get(section) or {}).get(key) or "") for side in (plan, then))
+        if mine.parts and whole.parts[-len(mine.parts):] == mine.parts:
+            plan[section][key] = then[section][key]
+    if plan["data"].get("objects") == []:
+        plan["data"]["objects"] = then["data"]["objects"]
+        plan["model"]["num_classes"] = then["model"]["num_classes"]
+    if plan["trainer"].get("epochs"):
+        plan["trainer"]["iterations"] = then["trainer"]["iterations"]
 
 
 def run_jobs(run: Callable[[str, int], Result], folder: Path, jobs: Sequence[Job], at_a_time: int,

@@ -16,10 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kd_pose_training import strict
 from kd_pose_training.experiments.config import START, ExperimentConfig
 from kd_pose_training.experiments.jobs import (
     RESULT,
     TEACHER,
+    check_results,
     job_folder,
     last_validation,
     run_jobs,
@@ -46,6 +48,7 @@ def run_experiment(config: ExperimentConfig, folder: str | Path,
         ValueError: a recipe or a run of another configuration; the message names it.
     """
     folder = Path(folder)
+    check_results(config, folder, partial(recipe, config))
     folder.mkdir(parents=True, exist_ok=True)
     _make_data(config)
     arms = [name for name in config.arms if not only or name in only]
@@ -109,14 +112,15 @@ def run_job(config: ExperimentConfig, folder: Path, name: str, seed: int) -> dic
     """One training with its evaluation on the validation split, true boxes.
 
     Returns:
-        What ``result.json`` holds: metrics, last validation, seconds.
+        What ``result.json`` holds: metrics, last validation, seconds, recipe.
 
     Raises:
         KeyboardInterrupt: a signal stopped the training; its checkpoint is there, no result.
     """
     where, settings = job_folder(folder, name, seed), recipe(config, folder, name, seed)
     seconds = train_to_end(settings, where)
-    return score_run(where, settings, name=name, seed=seed, seconds=round(seconds, 1))
+    return score_run(where, settings, name=name, seed=seed, seconds=round(seconds, 1),
+                     recipe=strict.to_dict(recipe(config, Path(), name, seed)))
 
 
 def score_run(where: Path, settings: TrainConfig, **notes: Any) -> dict[str, Any]:

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kd_pose_training import strict
 from kd_pose_training.experiments.config import START, PeopleExperiment
 from kd_pose_training.experiments.jobs import (
     RESULT,
     TEACHER,
     Job,
     Result,
+    check_results,
     job_folder,
     run_jobs,
     seconds_learnt,
@@ -40,6 +42,7 @@ def run_experiment(config: PeopleExperiment, folder: str | Path,
         ValueError: a recipe or a run of another configuration; the message names it.
     """
     folder = Path(folder)
+    check_results(config, folder, partial(recipe, config))
     folder.mkdir(parents=True, exist_ok=True)
     _make_data(config)
     for jobs in plan(config, only):
@@ -105,7 +108,7 @@ def run_job(config: PeopleExperiment, folder: Path, name: str, seed: int) -> Res
     """One training with its evaluation on the validation split, true boxes.
 
     Returns:
-        What ``result.json`` holds: figures by part, seconds of learning.
+        What ``result.json`` holds: figures by part, seconds of learning, recipe.
 
     Raises:
         KeyboardInterrupt: a signal stopped the training; its checkpoint is there, no result.
@@ -117,6 +120,7 @@ def run_job(config: PeopleExperiment, folder: Path, name: str, seed: int) -> Res
     seconds = seconds_learnt(where, settings.trainer.batch_size)
     result = {"name": name, "seed": seed, "seconds": round(seconds, 1),
               "iterations": settings.trainer.iterations,
+              "recipe": strict.to_dict(recipe(config, Path(), name, seed)),
               **score_checkpoint(where / "last.pt", settings.data.val[0])}
     write_json(result, where / RESULT)
     return result

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from kd_pose_training import cli
+from kd_pose_training import cli, strict
 from kd_pose_training.engine.checkpoint import save_checkpoint
 from kd_pose_training.experiments.config import load_experiment
+from kd_pose_training.experiments.jobs import check_results
 from kd_pose_training.experiments.object_distillation import recipe, run_job
 from kd_pose_training.experiments.summary import figures, table
 from kd_pose_training.experiments.tables import spread
@@ -97,6 +100,59 @@ def test_a_whole_experiment(tmp_path, capsys):
     assert cli.main(command) == 0
     assert (out / "both/seed0/result.json").exists()
     assert stamp == (out / "alone/seed0/last.pt").stat().st_mtime_ns
+    capsys.readouterr()
+    assert cli.main([*command, "--set", "variants=3"]) == 2
+    assert "data.variants was 2, now 3" in capsys.readouterr().err
+
+
+def _result(tmp_path, recipe=None, checkpoint=None):
+    """A finished run of the arm ``both``."""
+    where = tmp_path / "out/both/seed0"
+    where.mkdir(parents=True)
+    (where / "result.json").write_text(json.dumps({"recipe": recipe} if recipe else {}))
+    if checkpoint:
+        save_checkpoint({"config": checkpoint}, where / "last.pt")
+    return where
+
+
+def _check(path, *sets):
+    config = load_experiment(path, sets)
+    check_results(config, path.parent / "out", partial(recipe, config))
+
+
+def test_a_result_of_another_recipe_is_refused(tmp_path):
+    path = _write(tmp_path)
+    config = load_experiment(path)
+    where = _result(tmp_path, strict.to_dict(recipe(config, Path(), "both", 0)))
+    _check(path)
+    _check(path, "jobs=2", "arms.both.label=other")
+    for change, part in (("iterations=3", "trainer.iterations was 2, now 3"),
+                         ("start_iterations=0", "weights was 'start/seed0/last.pt', now ''"),
+                         ("arms.both.set=['distill.decay=true']", "distill.decay was False")):
+        with pytest.raises(ValueError, match=f"^{where}/result.json: .*{part}.*remove {where}"):
+            _check(path, change)
+    (tmp_path / "student.yaml").write_text(RECIPE.format(data="elsewhere", depth=0))
+    with pytest.raises(ValueError, match="data.train was .* now .'elsewhere:train'"):
+        _check(path)
+
+
+def test_a_result_of_an_earlier_version_is_checked_by_its_checkpoint(tmp_path, capsys):
+    """Which was trained where the experiment lay then, and has the objects that it found."""
+    path = _write(tmp_path)
+    text = (tmp_path / "student.yaml").read_text()
+    (tmp_path / "student.yaml").write_text(text.replace("objects: [can, brick], ", ""))
+    then = strict.to_dict(recipe(load_experiment(path), Path("runs/then"), "both", 0))
+    then["data"]["objects"], then["model"]["num_classes"] = ["can", "brick"], 2
+    where = _result(tmp_path, checkpoint=then)
+    _check(path)
+    with pytest.raises(ValueError, match=f"{where}/last.pt: .*iterations was 2, now 3"):
+        _check(path, "iterations=3")
+    with pytest.raises(ValueError, match="model.weights was 'runs/then/start/seed0/last.pt'"):
+        _check(path, "start_iterations=0")
+    (where / "last.pt").unlink()
+    assert not capsys.readouterr().err
+    _check(path, "iterations=3")
+    assert f"warning: {where}: result.json does not say" in capsys.readouterr().err
 
 
 def test_a_training_that_a_signal_stopped_is_not_scored(tmp_path, monkeypatch):

@@ -173,6 +173,10 @@ def test_a_whole_experiment(experiment, tmp_path, points, capsys, monkeypatch):
     assert cli.main([*command, "--only", "both_second"]) == 0
     assert (out / "both_second/seed0/result.json").exists()
     assert stamp == (out / "both/seed0/last.pt").stat().st_mtime_ns
+    capsys.readouterr()
+    assert cli.main([*command, "--set", "arms.both.set=[distill.stage=1, optim.lr=0.1]"]) == 2
+    assert "both/seed0/result.json: was trained with other settings: optim.lr" in (
+        capsys.readouterr().err)
 
 
 def test_seconds_of_learning(tmp_path):
