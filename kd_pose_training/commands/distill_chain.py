@@ -41,12 +41,11 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from kd_pose_training.training.chain import load_chain, plan, run_chain, table
-    from kd_pose_training.training.wholebody import finished
+    from kd_pose_training.training.chain import load_chain, plan, run_chain, step_finished, table
     chain = load_chain(options.config, options.overrides)
     if options.dry_run:
         for step in plan(chain, options.output):
-            done = finished(options.output / step.name, step.config)
+            done = step_finished(step, options.output)
             print(f"{step.name:20} {'finished' if done else 'to do':9} learns from "
                   f"{step.teacher or 'the labels'}")
         return 0

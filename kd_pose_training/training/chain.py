@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from kd_pose_training import strict
+from kd_pose_training.engine.checkpoint import find_checkpoint
 from kd_pose_training.engine.log import read_log
 from kd_pose_training.recipe import load_recipe
 from kd_pose_training.training.run import train_to_end
@@ -73,11 +74,13 @@ class ChainConfig:
 
 @dataclass(frozen=True)
 class Step:
-    """One run of a chain. ``teacher``: the checkpoint that it learns from; empty: none."""
+    """One run of a chain. ``teacher``: the checkpoint that it learns from; empty: none.
+    ``given``: no run of the chain makes that one."""
 
     name: str
     config: WholebodyTrainConfig
     teacher: str
+    given: bool = False
 
 
 def load_chain(path: str | Path, overrides: Sequence[str] = ()) -> ChainConfig:
@@ -124,7 +127,23 @@ def _step(chain: ChainConfig, link: Link, kind: str, teacher: str) -> Step:
         raise strict.ConfigError(
             f"{path}: is the recipe '{kind}' of a chain, so it should have "
             + ("no section distill" if kind == PLAIN else f"distill.stage {kind[-1]}"))
-    return Step(f"{link.size}/{kind}", config, teacher)
+    given = bool(teacher) and teacher == chain.links[0].weights
+    return Step(f"{link.size}/{kind}", config, teacher, given)
+
+
+def step_finished(step: Step, folder: str | Path) -> bool:
+    """Whether a run of a chain is done.
+
+    Raises:
+        ValueError: it is one of other settings or of another teacher; or it is to be done and its
+            teacher, which no run of the chain makes, is not there.
+    """
+    if finished(Path(folder) / step.name, step.config):
+        return True
+    if step.given and not find_checkpoint(step.teacher).is_file():
+        raise ValueError(f"links[0].weights is {step.teacher!r}, which does not exist; allowed: a "
+                         "run's checkpoint or folder, or a file of MMPose")
+    return False
 
 
 def run_chain(chain: ChainConfig, folder: str | Path) -> list[Step]:
@@ -137,7 +156,7 @@ def run_chain(chain: ChainConfig, folder: str | Path) -> list[Step]:
     folder, steps = Path(folder), plan(chain, folder)
     for number, step in enumerate(steps, 1):
         where = folder / step.name
-        done = finished(where, step.config)
+        done = step_finished(step, folder)
         print(f"{number}/{len(steps)} {step.name}: "
               + ("finished" if done else f"learns from {step.teacher or 'the labels'}"),
               flush=True)

@@ -76,10 +76,12 @@ def resolve(config: WholebodyTrainConfig, people: int) -> WholebodyTrainConfig:
 
 
 def finished(folder: str | Path, config: WholebodyTrainConfig) -> bool:
-    """Whether a folder holds the end of a run, looking at nothing but its checkpoint.
+    """Whether a folder holds the end of a run, by its checkpoint, and its teacher's if that is
+    still there.
 
     Raises:
-        ValueError: the run there is one of other settings, or its checkpoint cannot be read.
+        ValueError: the run there is one of other settings or of another teacher, or its checkpoint
+            cannot be read.
     """
     last = Path(folder) / LAST
     if not last.is_file():
@@ -90,7 +92,12 @@ def finished(folder: str | Path, config: WholebodyTrainConfig) -> bool:
     if config.trainer.epochs:
         config = dataclasses.replace(config, trainer=dataclasses.replace(
             config.trainer, iterations=state["iterations"]))
-    check_same_run({"config": strict.to_dict(config)}, state, last, {})
+    header, fixed = {"config": strict.to_dict(config)}, {}
+    if config.distill is not None and Path(config.distill.teacher).exists():
+        teacher = find_checkpoint(config.distill.teacher)
+        header["teacher"] = fingerprint(teacher)
+        fixed = {"teacher": f"the file of the teacher, {teacher}, has"}
+    check_same_run(header, state, last, fixed)
     return True
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from helpers.wholebody_folder import write_people, write_recipe
-from kd_pose_training import cli
+from kd_pose_training import cli, strict
 from kd_pose_training.distill.wholebody_stage2 import StageTwoTask
-from kd_pose_training.engine.checkpoint import load_checkpoint
+from kd_pose_training.engine.checkpoint import load_checkpoint, save_checkpoint
 from kd_pose_training.engine.log import read_log
 from kd_pose_training.recipe import load_recipe
 from kd_pose_training.training.chain import load_chain, plan
-from kd_pose_training.training.wholebody import finished
+from kd_pose_training.training.wholebody import fingerprint, finished
 
 torch.set_num_threads(1)
 ROOT = Path(__file__).parents[2]
@@ -75,6 +75,28 @@ def test_a_chain_from_end_to_end(folder, monkeypatch, capsys):
 
     assert run(folder, "--set", "set=[trainer.iterations=2, optim.lr=0.1]") == 2
     assert "was trained with other settings: optim.lr was 0.004" in capsys.readouterr().err
+
+
+def test_a_first_network_that_is_not_there(folder, capsys):
+    links = f"links=[{{size: rtmpose_t, weights: {folder}/no.pt}}, {{size: rtmpose_n}}]"
+    for more in ([], ["--dry-run"]):
+        assert run(folder, "--set", links, *more) == 2
+        assert f"links[0].weights is '{folder}/no.pt', which does not exist" in (
+            capsys.readouterr().err)
+
+
+def test_a_run_of_another_teacher_is_not_finished(folder):
+    """Where the teacher is gone by now, its run alone tells."""
+    config = load_recipe(folder / "one.yaml", [f"distill.teacher={folder}/teacher.pt"])
+    (folder / "teacher.pt").write_bytes(b"weights")
+    save_checkpoint({"config": strict.to_dict(config), "iteration": 4, "iterations": 4,
+                     "teacher": fingerprint(folder / "teacher.pt")}, folder / "last.pt")
+    assert finished(folder, config)
+    (folder / "teacher.pt").write_bytes(b"others")
+    with pytest.raises(ValueError, match=f"last.pt: .*{folder}/teacher.pt, has changed since"):
+        finished(folder, config)
+    (folder / "teacher.pt").unlink()
+    assert finished(folder, config)
 
 
 def test_order_and_teachers(folder):
