@@ -154,8 +154,15 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def evaluate_all(options: argparse.Namespace, dataset: Any) -> dict[str, Any]:
-    """Evaluate with each kind of boxes, print the tables, write report and pictures."""
-    from kd_pose.object_pose import ObjectPoseOptions
+    """Evaluate with each kind of boxes, print the tables, write report and pictures.
+
+    A bad detector or box file is refused before the first kind; each kind is written when it is
+    scored.
+
+    Raises:
+        ValueError: an option, a model, the boxes or the data set cannot be used.
+    """
+    from kd_pose.object_pose import ObjectPoseEstimator, ObjectPoseOptions
     from kd_pose_training.evaluation.calibration import calibrate
     from kd_pose_training.evaluation.object_pose import evaluate
     from kd_pose_training.evaluation.report import summarise, table, write_report
@@ -166,24 +173,24 @@ def evaluate_all(options: argparse.Namespace, dataset: Any) -> dict[str, Any]:
         kinds, detections = ("file",), read_detections(options.boxes)
     thresholds = ObjectPoseOptions(score_threshold=options.score_threshold,
                                    detector_score_threshold=options.detector_score_threshold)
+    engine = {"backend": options.backend, "device": options.device, "threads": options.threads}
     settings = {"limit": options.limit, "min_visib": options.min_visib, "options": thresholds,
-                "backend": options.backend, "device": options.device, "threads": options.threads,
-                "detections": detections}
+                "detections": detections, **engine}
+    if options.boxes == "both":  # else the detector is opened only after the oracle's boxes
+        ObjectPoseEstimator(options.model, options.detector, options=thresholds, **engine).close()
     options.out.mkdir(parents=True, exist_ok=True)
     results = {}
     for kind in kinds:
         results[kind] = evaluate(options.model, options.detector, dataset, boxes=kind, **settings)
         print(table(summarise(results[kind])), end="\n\n", flush=True)
-    notes = {}
-    if options.calibrate_covariance:
-        notes["covariance_scale"] = calibrate(options.model, options.detector, dataset,
-                                              boxes=kinds[-1], **settings)
-        print(f"covariance_scale: {notes['covariance_scale']:.3g}")
-    report = write_report(results, options.out / "report.json", notes)
+        report = write_report(results, options.out / "report.json")
+        _write_sheet(results[kind], dataset, options.out / f"sheet_{kind}.jpg")
     if options.bop_csv:
         _write_csv(results[kinds[-1]], dataset, options.bop_csv)
-    for kind, result in results.items():
-        _write_sheet(result, dataset, options.out / f"sheet_{kind}.jpg")
+    if options.calibrate_covariance:
+        scale = calibrate(options.model, options.detector, dataset, boxes=kinds[-1], **settings)
+        print(f"covariance_scale: {scale:.3g}")
+        report = write_report(results, options.out / "report.json", {"covariance_scale": scale})
     print(f"{options.out}: report.json and pictures of the worst and best")
     return report
 

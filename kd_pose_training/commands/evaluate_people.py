@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,32 +15,43 @@ OBJECTS_ONLY = ("targets", "bop_csv", "score_threshold", "calibrate_covariance")
 
 
 def evaluate_people(options: argparse.Namespace) -> int:
-    """Evaluate with each kind of boxes, print the tables, write report, estimates and pictures."""
+    """Evaluate with each kind of boxes, print the tables, write report, estimates and pictures.
+
+    All that is needed is opened before the first kind, and each kind is written when it is scored.
+
+    Raises:
+        ValueError: an option, a model, the boxes or the annotations cannot be used.
+    """
     from kd_pose_training.evaluation.people_truth import open_scored_people
     from kd_pose_training.evaluation.wholebody_model import open_scored
-    from kd_pose_training.evaluation.wholebody_score import describe, score, write_all
+    from kd_pose_training.evaluation.wholebody_score import (
+        describe,
+        score,
+        write_estimates,
+        write_report,
+    )
     _check(options)
     people = open_scored_people(options.data, not options.box_areas).some(options.limit)
     truth = people.truth
     model = open_scored(options.model, part=options.part, averaged=not options.raw_weights,
                         backend=options.backend, device=options.device, threads=options.threads)
     print(f"{model.description}, flip test {'off' if options.no_flip_test else 'on'}", flush=True)
-    kinds = ("oracle", "detected") if options.boxes == "both" else (options.boxes,)
-    options.out.mkdir(parents=True, exist_ok=True)
-    results = {}
-    for kind in kinds:
-        name = "file" if kind.endswith(".json") else kind
-        results[name] = score(model, truth, people.images, _boxes(kind, options, people),
-                              not options.no_flip_test)
-        print(describe(name, truth, results[name]), end="\n\n", flush=True)
     notes = {"model": model.description, "data": options.data,
              "flip_test": not options.no_flip_test,
              "areas": "box" if options.box_areas else "file"}
     if options.detector:
         notes["detector"] = str(options.detector)
-    if kinds[0].endswith(".json"):
-        notes["boxes"] = kinds[0]
-    report = write_all(options.out, truth, people.images, results, notes)
+    if options.boxes.endswith(".json"):
+        notes["boxes"] = options.boxes
+    results = {}
+    with ExitStack() as opened:
+        kinds = _kinds(options, people, opened)
+        options.out.mkdir(parents=True, exist_ok=True)
+        for kind, boxes in kinds.items():
+            results[kind] = score(model, truth, people.images, boxes(), not options.no_flip_test)
+            print(describe(kind, truth, results[kind]), end="\n\n", flush=True)
+            report = write_report(options.out, truth, results, notes)
+            write_estimates(options.out, truth, people.images, kind, results[kind])
     print(f"{options.out}: report.json, all estimates, and pictures of the worst and best")
     if options.write_metrics:
         from kd_pose_training.export import set_manifest_metrics
@@ -62,20 +75,27 @@ def _check(options: argparse.Namespace) -> None:
     if options.write_metrics and options.model.suffix != ".onnx":
         raise ValueError(f"--write-metrics needs an .onnx file, {options.model} is a checkpoint; "
                          "kd-pose-train export has --metrics")
+    threshold = options.detector_score_threshold
+    if threshold is not None and not 0.0 <= threshold <= 1.0:
+        raise ValueError(f"--detector-score-threshold must be 0 to 1, got {threshold}")
 
 
-def _boxes(kind: str, options: argparse.Namespace, people: ScoredPeople) -> PersonBoxes:
-    if kind == "oracle":
-        return people.boxes
-    if kind.endswith(".json"):
+def _kinds(options: argparse.Namespace, people: ScoredPeople,
+           opened: ExitStack) -> dict[str, Callable[[], PersonBoxes]]:
+    """The boxes of every kind, by its name, to be had when it is its turn."""
+    if options.boxes.endswith(".json"):
         from kd_pose_training.evaluation.wholebody_results import read_boxes
-        return read_boxes(kind, people.truth.image_id)
-    from kd_pose.person_detector import open_person_detector
-    from kd_pose_training.evaluation.wholebody_score import detected_boxes
-    detector = open_person_detector(options.detector, backend=options.backend,
-                                    device=options.device, threads=options.threads)
-    try:
-        return detected_boxes(detector, people.truth, people.images,
-                              options.detector_score_threshold)
-    finally:
-        detector.close()
+        boxes = read_boxes(options.boxes, people.truth.image_id)
+        return {"file": lambda: boxes}
+    kinds: dict[str, Callable[[], PersonBoxes]] = {}
+    if options.boxes in ("oracle", "both"):
+        kinds["oracle"] = lambda: people.boxes
+    if options.boxes in ("detected", "both"):
+        from kd_pose.person_detector import open_person_detector
+        from kd_pose_training.evaluation.wholebody_score import detected_boxes
+        detector = open_person_detector(options.detector, backend=options.backend,
+                                        device=options.device, threads=options.threads)
+        opened.callback(detector.close)
+        kinds["detected"] = lambda: detected_boxes(detector, people.truth, people.images,
+                                                   options.detector_score_threshold)
+    return kinds

@@ -103,20 +103,28 @@ def describe(kind: str, truth: PersonTruth, result: PeopleResult) -> str:
             f"{format_table(result.table)}")
 
 
-def write_all(folder: Path, truth: PersonTruth, images: Path, results: Mapping[str, PeopleResult],
-              notes: Mapping[str, Any]) -> dict[str, Any]:
-    """Write the report, all estimates and the pictures; returns the report."""
+def write_report(folder: Path, truth: PersonTruth, results: Mapping[str, PeopleResult],
+                 notes: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the tables of all kinds of boxes scored so far; returns the report."""
     report = {"summary": {kind: summarise(truth, result) for kind, result in results.items()},
               **notes}
     write_json(report, folder / "report.json")
-    for kind, result in results.items():
-        write_results(result.estimates, folder / f"results_{kind}.json")
-        picture = sheet(truth, images, result.estimates)
-        path = folder / f"people_{kind}.jpg"
-        if picture is not None and not cv2.imwrite(str(path), picture,
-                                                   (cv2.IMWRITE_JPEG_QUALITY, 90)):
-            raise ValueError(f"{path}: the picture cannot be written")
     return report
+
+
+def write_estimates(folder: Path, truth: PersonTruth, images: Path, kind: str,
+                    result: PeopleResult) -> None:
+    """Write all estimates in one kind of boxes and the pictures of the worst and best.
+
+    Raises:
+        ValueError: a picture cannot be read or written.
+    """
+    write_results(result.estimates, folder / f"results_{kind}.json")
+    picture = sheet(truth, images, result.estimates)
+    path = folder / f"people_{kind}.jpg"
+    if picture is not None and not cv2.imwrite(str(path), picture,
+                                               (cv2.IMWRITE_JPEG_QUALITY, 90)):
+        raise ValueError(f"{path}: the picture cannot be written")
 
 
 def picture_oks(truth: PersonTruth, estimates: PersonEstimates) -> np.ndarray:

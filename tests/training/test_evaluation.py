@@ -374,5 +374,31 @@ def test_command(models, tmp_path, monkeypatch, capsys):
     assert cv2.imread(str(out / "sheet_detected.jpg")).shape[1] == 6 * pictures.TILE
     assert cli.main([*arguments, "--boxes", "both"]) == 2
     assert "--detector" in capsys.readouterr().err
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    assert cli.main([*arguments, "--detector", str(tmp_path / "broken.onnx")]) == 2
+    said = capsys.readouterr()
+    assert "broken.onnx" in said.err and "oracle boxes" not in said.out
     assert cli.main(["evaluate", str(copy), "--data", "x", "--out", str(out)]) == 2
     assert "ROOT:SPLIT" in capsys.readouterr().err
+
+
+def test_what_is_scored_outlives_a_detector_that_fails(models, tmp_path, monkeypatch):
+    import sys
+    scene, model, detector = models
+    bop = types.ModuleType("kd_pose_training.data.bop")
+    bop.BopDataset = lambda root, split, targets=None: SceneSet(scene)
+    bop.load_mesh_vertices = mesh
+    monkeypatch.setitem(sys.modules, bop.__name__, bop)
+    evaluate = module.evaluate
+
+    def failing(*paths, boxes, **settings):
+        if boxes == "detected":
+            raise ValueError("the engine stopped")
+        return evaluate(*paths, boxes=boxes, **settings)
+
+    monkeypatch.setattr(module, "evaluate", failing)
+    out = tmp_path / "out"
+    assert cli.main(["evaluate", str(model), "--data", "x:test", "--out", str(out), "--threads",
+                     "1", "--detector", str(detector)]) == 2
+    found = json.loads((out / "report.json").read_text())["summary"]
+    assert list(found) == ["oracle"] and (out / "sheet_oracle.jpg").is_file()

@@ -123,6 +123,35 @@ def test_a_detector(people, perfect, tmp_path, monkeypatch):
         assert (tmp_path / f"out/people_{kind}.jpg").is_file()
 
 
+def test_a_bad_detector_is_refused_before_the_oracle_boxes(people, perfect, tmp_path, capsys):
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    for more, part in (
+            (["--detector", str(tmp_path / "broken.onnx")], "broken.onnx"),
+            (["--detector", "d.onnx", "--detector-score-threshold", "1.5"],
+             "--detector-score-threshold must be 0 to 1, got 1.5")):
+        assert evaluate(people, tmp_path / "out", *more) == 2
+        said = capsys.readouterr()
+        assert part in said.err and "oracle boxes" not in said.out
+
+
+def test_what_is_scored_outlives_a_detector_that_fails(people, perfect, tmp_path, monkeypatch):
+    class Detector:
+        closed = False
+
+        def detect(self, image, **options):
+            raise ValueError("the engine stopped")
+
+        def close(self):
+            Detector.closed = True
+
+    monkeypatch.setattr("kd_pose.person_detector.open_person_detector",
+                        lambda path, **engine: Detector())
+    assert evaluate(people, tmp_path / "out", "--detector", "person.onnx") == 2
+    assert Detector.closed and summary(tmp_path / "out")["wholebody"]["AP"] == 1.0
+    assert len(read_results(tmp_path / "out/results_oracle.json")) == 3
+    assert (tmp_path / "out/people_oracle.jpg").is_file()
+
+
 def test_pictures_are_chosen_evenly(people):
     whole = open_scored_people(f"{people}:val")
     assert whole.some(0) is whole and whole.some(3) is whole
