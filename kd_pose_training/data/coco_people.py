@@ -20,8 +20,14 @@ import numpy as np
 
 from kd_pose.geometry import box_corners
 from kd_pose.manifest import ObjectSpec
-from kd_pose_training.data.bop_files import column, read_picture
-from kd_pose_training.data.coco_wholebody import WholebodyDataError, read_people, where
+from kd_pose_training.data.bop_files import column
+from kd_pose_training.data.coco_wholebody import (
+    WholebodyDataError,
+    load_annotated,
+    picture_sizes,
+    read_people,
+    where,
+)
 from kd_pose_training.data.people_sets import image_folders
 
 ANNOTATIONS = ("coco_wholebody_{}_v1.0.json", "person_keypoints_{}.json",
@@ -71,13 +77,7 @@ class PeopleFrame:
         Raises:
             ValueError: missing, not a picture, or of another size than the annotations say.
         """
-        picture = read_picture(self.image_path,
-                               cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if (picture.shape[1], picture.shape[0]) != self.size_wh:
-            raise WholebodyDataError(
-                f"{self.image_path}: is {picture.shape[1]}x{picture.shape[0]} pixels, its "
-                f"annotations say {self.size_wh[0]}x{self.size_wh[1]}")
-        return picture
+        return load_annotated(self.image_path, self.size_wh)
 
     def load_instance_map(self) -> np.ndarray:
         """Number of the person at each pixel, int16 (H, W), -1 where there is nobody.
@@ -150,9 +150,7 @@ def annotation_path(root: Path, split: str) -> Path:
 
 def _frames(path: Path, folder: Path) -> list[PeopleFrame]:
     pictures, people = read_people(path)
-    sizes = np.concatenate([column(pictures, key, 1, lambda i: f"{path}: image "
-                                   f"{pictures[i]['id']}") for key in ("width", "height")],
-                           axis=1).astype(int) if pictures else np.zeros((0, 2), int)
+    sizes = picture_sizes(pictures, path)
     rows: dict[Any, list[dict]] = {item["id"]: [] for item in pictures}
     for item in people:
         rows[item["image_id"]].append(item)

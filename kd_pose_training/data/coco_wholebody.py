@@ -75,13 +75,7 @@ class PersonTable:
         Raises:
             ValueError: missing, not a picture, or of another size than the annotations say.
         """
-        path = self.image_path(image)
-        picture = read_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        size, expected = (picture.shape[1], picture.shape[0]), tuple(self.size_wh[image].tolist())
-        if size != expected:
-            raise WholebodyDataError(f"{path}: is {size[0]}x{size[1]} pixels, its annotations say "
-                                     f"{expected[0]}x{expected[1]}")
-        return picture
+        return load_annotated(self.image_path(image), self.size_wh[image])
 
     def describe(self) -> str:
         """One line on what is in the table, and what was left out and why."""
@@ -144,9 +138,7 @@ def read_coco_wholebody(annotations: str | Path, images: str | Path, *,
 def _table(pictures: list[dict], people: list[dict], image: np.ndarray, path: Path, folder: str,
            skipped: Counter[str]) -> PersonTable:
     """The table of some people, without those whose box shows nothing of the picture."""
-    size_wh = np.concatenate([column(pictures, key, 1, lambda i: f"{path}: image "
-                                     f"{pictures[i]['id']}") for key in ("width", "height")],
-                             axis=1).astype(np.int32)
+    size_wh = picture_sizes(pictures, path)
     points, boxes = person_columns(people, path)
     low = np.clip(boxes[:, :2], 0, size_wh[image])
     high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, size_wh[image])
@@ -276,6 +268,33 @@ def read_people(path: Path) -> tuple[list[dict], list[dict]]:
             raise WholebodyDataError(f"{where(item, path)}: image_id {item['image_id']} is not "
                                      "among the images")
     return pictures, people
+
+
+def load_annotated(path: Path, size_wh: Sequence[int]) -> np.ndarray:
+    """Picture uint8 (H, W, 3), BGR, as its annotations see it: never turned.
+
+    Raises:
+        ValueError: missing, not a picture, or of another size than the annotations say.
+    """
+    picture = read_picture(path, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    height, width = picture.shape[:2]
+    if (width, height) != tuple(size_wh):
+        raise WholebodyDataError(f"{path}: is {width}x{height} pixels, its annotations say "
+                                 f"{size_wh[0]}x{size_wh[1]}")
+    return picture
+
+
+def picture_sizes(pictures: Sequence[Mapping[str, Any]], path: Path) -> np.ndarray:
+    """Width and height (I, 2) of the pictures of a file, int32.
+
+    Raises:
+        ValueError: one is missing or no number.
+    """
+    if not pictures:
+        return np.zeros((0, 2), np.int32)
+    return np.concatenate([column(pictures, key, 1, lambda i: f"{path}: image "
+                                  f"{pictures[i]['id']}") for key in ("width", "height")],
+                          axis=1).astype(np.int32)
 
 
 def person_columns(people: Sequence[Mapping[str, Any]],

@@ -53,8 +53,8 @@ class ScoredPeople:
         part = PersonTruth(
             truth.image_id[chosen],
             tuple(name for name, there in zip(truth.file_name, chosen) if there),
-            place[truth.image[people]], truth.points[people], truth.box_xywh[people],
-            truth.area[people], truth.crowd[people])
+            truth.size_wh[chosen], place[truth.image[people]], truth.points[people],
+            truth.box_xywh[people], truth.area[people], truth.crowd[people])
         rows = np.isin(self.boxes.image_id, part.image_id)
         return dataclasses.replace(self, truth=part, boxes=PersonBoxes(
             self.boxes.image_id[rows], self.boxes.box_xywh[rows], self.boxes.score[rows]))
@@ -107,7 +107,7 @@ def _joined(parts: Sequence[ScoredPeople]) -> ScoredPeople:
     truths, boxes = [part.truth for part in parts], [part.boxes for part in parts]
     first = np.cumsum([0] + [len(truth.image_id) for truth in truths])
     columns = {name: np.concatenate([getattr(truth, name) for truth in truths])
-               for name in ("image_id", "points", "box_xywh", "area", "crowd")}
+               for name in ("image_id", "size_wh", "points", "box_xywh", "area", "crowd")}
     truth = PersonTruth(
         file_name=sum((truth.file_name for truth in truths), ()),
         image=np.concatenate([truth.image + row for truth, row in zip(truths, first)]), **columns)

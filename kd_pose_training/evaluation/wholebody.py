@@ -18,7 +18,9 @@ from kd_pose.wholebody_keypoints import PARTS
 from kd_pose_training.data.bop_files import column
 from kd_pose_training.data.coco_wholebody import (
     WholebodyDataError,
+    load_annotated,
     person_columns,
+    picture_sizes,
     read_annotations,
     where,
 )
@@ -43,17 +45,27 @@ GROUPS = (1, 2, 4, 8, 16, 32)
 class PersonTruth:
     """G people in I pictures, everything of an annotation file, numbers as they stand in it.
 
-    image_id: (I,) rising. file_name: (I,). image: (G,) row of the picture, rising.
+    image_id: (I,) rising. file_name: (I,). size_wh: (I, 2) pixels. image: (G,) row of the
+    picture, rising.
     points: (G, 133, 3) x, y, visibility. box_xywh: (G, 4). area: (G,) pixels. crowd: (G,) bool.
     """
 
     image_id: np.ndarray
     file_name: tuple[str, ...]
+    size_wh: np.ndarray
     image: np.ndarray
     points: np.ndarray
     box_xywh: np.ndarray
     area: np.ndarray
     crowd: np.ndarray
+
+    def load_image(self, folder: str | Path, row: int) -> np.ndarray:
+        """The picture in a row, uint8 (H, W, 3), BGR; ``folder``: what file names begin from.
+
+        Raises:
+            ValueError: missing, not a picture, or of another size than the annotations say.
+        """
+        return load_annotated(Path(folder, self.file_name[row]), self.size_wh[row])
 
 
 def read_truth(annotations: str | Path, use_area: bool = True) -> PersonTruth:
@@ -64,7 +76,7 @@ def read_truth(annotations: str | Path, use_area: bool = True) -> PersonTruth:
 
     Raises:
         ValueError: see :func:`kd_pose_training.data.coco_wholebody.read_annotations`; or an area
-            is missing.
+            or the size of a picture is missing.
     """
     path = Path(annotations)
     pictures, people = read_annotations(path)
@@ -78,7 +90,7 @@ def read_truth(annotations: str | Path, use_area: bool = True) -> PersonTruth:
         area = boxes[:, 3] * boxes[:, 2] * AREA_OF_BOX
     return PersonTruth(
         np.array([item["id"] for item in pictures], dtype=np.int64),
-        tuple(item["file_name"].lstrip("/") for item in pictures),
+        tuple(item["file_name"].lstrip("/") for item in pictures), picture_sizes(pictures, path),
         np.array([row_of[item["image_id"]] for item in people], dtype=np.int64), points, boxes,
         area, np.array([bool(item.get("iscrowd", 0)) for item in people], dtype=bool))
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from kd_pose.crop import GREY, apply_affine, box_affine, crop_batch, invert_affine
 from kd_pose.person_scoring import crop_areas, oks_nms, rescore
 from kd_pose.simcc import SimccCodec, merge_flipped
 from kd_pose.wholebody_keypoints import COUNT, FLIP
-from kd_pose_training.data.bop_files import read_picture
 from kd_pose_training.data.coco_wholebody import PersonTable
 from kd_pose_training.data.person_dataset import CROP_PAD
 from kd_pose_training.evaluation.wholebody import PersonTruth
@@ -67,20 +65,20 @@ def estimate_people(predict: Predict, truth: PersonTruth, images: str | Path, bo
         images: folder of the pictures. aspect: of the network's input, width over height.
 
     Raises:
-        ValueError: a picture is missing or cannot be decoded; a box is of an unknown picture.
+        ValueError: a picture is missing, cannot be decoded, or has another size than annotated; a
+            box is of an unknown picture.
     """
     from tqdm import tqdm
     columns: list[tuple[np.ndarray, ...]] = []
     order = np.argsort(boxes.image_id, kind="stable")
     ids, first = np.unique(boxes.image_id[order], return_index=True)
-    names = dict(zip(truth.image_id.tolist(), truth.file_name))
+    row_of = {image_id: row for row, image_id in enumerate(truth.image_id.tolist())}
     groups = zip(ids.tolist(), np.split(order, first[1:]))
     for image_id, rows in tqdm(groups, "estimating", len(ids), unit=" pictures", leave=False,
                                disable=None if progress else True):
-        if image_id not in names:
+        if image_id not in row_of:
             raise ValueError(f"a box is of image_id {image_id}, which the annotations do not have")
-        picture = read_picture(Path(images, names[image_id]),
-                               cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        picture = truth.load_image(images, row_of[image_id])
         xy, keypoint_scores = predict(picture, boxes.box_xywh[rows])
         scores = rescore(boxes.score[rows], keypoint_scores)
         kept = oks_nms(xy, scores, crop_areas(boxes.box_xywh[rows], aspect))

@@ -18,7 +18,6 @@ import numpy as np
 
 from kd_pose.person_detector import PersonDetector
 from kd_pose.skeleton_drawing import draw_people
-from kd_pose_training.data.bop_files import read_picture
 from kd_pose_training.evaluation.oks import SCORED, WHOLE, part_oks
 from kd_pose_training.evaluation.report import write_json
 from kd_pose_training.evaluation.wholebody import (
@@ -55,7 +54,8 @@ def score(model: ScoredModel, truth: PersonTruth, images: Path, boxes: PersonBox
     """Estimate the people in some boxes and score them.
 
     Raises:
-        ValueError: a picture is missing or cannot be decoded, or a box is of an unknown picture.
+        ValueError: a picture is missing, cannot be decoded, or has another size than annotated; a
+            box is of an unknown picture.
     """
     started = time.perf_counter()
     found = estimate_people(model.predictor(flip_test), truth, images, boxes, model.aspect)
@@ -68,14 +68,13 @@ def detected_boxes(detector: PersonDetector, truth: PersonTruth, images: Path,
     """A detector's boxes in all pictures of ``truth``.
 
     Raises:
-        ValueError: a picture is missing or cannot be decoded.
+        ValueError: a picture is missing, cannot be decoded, or has another size than annotated.
     """
     from tqdm import tqdm
     ids, boxes, scores = [], [], []
-    for image_id, name in zip(tqdm(truth.image_id.tolist(), "detecting", leave=False,
-                                   disable=None), truth.file_name):
-        picture = read_picture(Path(images, name),
-                               cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    for row, image_id in enumerate(tqdm(truth.image_id.tolist(), "detecting", leave=False,
+                                        disable=None)):
+        picture = truth.load_image(images, row)
         for found in detector.detect(picture, score_threshold=score_threshold,
                                      max_people=DETECTED_PEOPLE):
             ids.append(image_id)
@@ -157,8 +156,7 @@ def sheet(truth: PersonTruth, images: Path, estimates: PersonEstimates) -> np.nd
 
 def _tile(truth: PersonTruth, images: Path, estimates: PersonEstimates, row: int,
           caption: str) -> np.ndarray:
-    name = truth.file_name[row]
-    picture = read_picture(Path(images, name), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    name, picture = truth.file_name[row], truth.load_image(images, row)
     found = estimates.select(estimates.image_id == truth.image_id[row])
     drawn = fitted(draw_people(picture, found.xy, found.keypoint_scores), TILE_WH)
     strip = np.full((STRIP, TILE_WH[0], 3), PAPER, np.uint8)

@@ -125,8 +125,8 @@ def test_nobody_estimated_and_nobody_there(tmp_path):
     nobody = PersonEstimates([], np.zeros((0, COUNT, 2)), np.zeros((0, COUNT)), [])
     row = average_precision(read_truth(two_pictures(tmp_path)), nobody)["body"]
     assert row["AP"] == 0.0 and row["AR"] == 0.0
-    empty = write(tmp_path / "empty.json", {"images": [{"id": 10, "file_name": "a.jpg"}],
-                                            "annotations": []})
+    picture = {"id": 10, "file_name": "a.jpg", "width": 640, "height": 480}
+    empty = write(tmp_path / "empty.json", {"images": [picture], "annotations": []})
     for found in (nobody, estimates((10, 0.0, 1.0))):
         assert np.isnan(average_precision(read_truth(empty), found)["wholebody"]["AP"])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -121,6 +122,17 @@ def test_a_detector(people, perfect, tmp_path, monkeypatch):
         found = summary(tmp_path / "out", kind)
         assert found["pictures"] == 2 and found["wholebody"]["AP"] == 1.0
         assert (tmp_path / f"out/people_{kind}.jpg").is_file()
+
+
+@pytest.mark.parametrize("boxes", ["oracle", "detected"])
+def test_pictures_of_another_size_than_annotated(people, perfect, tmp_path, monkeypatch, capsys,
+                                                 boxes):
+    monkeypatch.setattr("kd_pose.person_detector.open_person_detector",
+                        lambda path, **engine: SimpleNamespace(close=lambda: None))
+    cv2.imwrite(str(people / "images/val/000000000001.jpg"), np.zeros((60, 45, 3), np.uint8))
+    assert evaluate(people, tmp_path / "out", "--boxes", boxes, "--detector", "d.onnx") == 2
+    assert ("000000000001.jpg: is 45x60 pixels, its annotations say 90x120"
+            in capsys.readouterr().err)
 
 
 def test_a_bad_detector_is_refused_before_the_oracle_boxes(people, perfect, tmp_path, capsys):
