@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_pose_training.data.bop_files import BopError
 from kd_pose_training.data.check_bop import Part, Problem
 from kd_pose_training.data.coco_wholebody import (
     UBODY_EVERY,
@@ -113,7 +112,7 @@ def _check_file(part: Part, path: Path, images: Path, samples: int, annotations_
     """Read one annotation file, look for all of its pictures with people, decode a few."""
     try:
         table = read_coco_wholebody(path, images, every=every, check_images=False)
-    except (WholebodyDataError, BopError) as error:
+    except ValueError as error:
         part.problems.append(Problem(str(error), (annotations_at,)))
         return
     part.summary = table.describe()
@@ -137,6 +136,6 @@ def _broken(table: PersonTable, samples: int) -> list[str]:
     for row in range(count):
         try:
             table.load_image(row * total // count)
-        except (WholebodyDataError, BopError) as error:
+        except ValueError as error:
             texts.append(str(error))
     return texts

@@ -168,15 +168,19 @@ def _frame(image: Path, size_wh: tuple[int, int], people: list[dict], path: Path
     return PeopleFrame(
         image, size_wh, np.concatenate([low - 0.5, high - low], axis=1)[kept],
         np.array([bool(people[i].get("iscrowd", 0)) for i in kept], dtype=bool),
-        np.array([_seen(people[i]) for i in kept], dtype=np.float64),
+        np.array([_seen(people[i], path) for i in kept], dtype=np.float64),
         tuple(_outline(people[i], size_wh, path) for i in kept))
 
 
-def _seen(item: Mapping[str, Any]) -> float:
+def _seen(item: Mapping[str, Any], path: Path) -> float:
     """Share of the labelled body points that is marked as seen (v = 2)."""
     if "keypoints" not in item:
         return 1.0
-    marks = np.asarray(item["keypoints"][2::3])
+    try:
+        marks = np.asarray(item["keypoints"], dtype=np.float64).reshape(-1, 3)[:, 2]
+    except (TypeError, ValueError):
+        raise WholebodyDataError(f"{where(item, path)}: key 'keypoints' must be a list of x, y, "
+                                 "visibility of every point") from None
     return float((marks == 2).sum() / max((marks > 0).sum(), 1))
 
 

@@ -22,13 +22,14 @@ import cv2
 import numpy as np
 
 from kd_pose.wholebody_keypoints import COUNT
-from kd_pose_training.data.bop_files import column, read_json, read_picture
+from kd_pose_training.data.bop_files import column, numbers, read_json, read_picture
 
 PERSON = 1  # COCO's category
 # Keys of an annotation in the order of the 133 points, and how many points each holds.
 PART_KEYS = {"keypoints": 17, "foot_kpts": 6, "face_kpts": 68, "lefthand_kpts": 21,
              "righthand_kpts": 21}
 VALID_KEYS = ("foot_valid", "face_valid", "lefthand_valid", "righthand_valid")
+ID_LIMIT = 2**63  # columns of ids are int64
 UBODY_EVERY = 10  # neighbouring frames of a video show the same
 
 
@@ -123,7 +124,7 @@ def read_coco_wholebody(annotations: str | Path, images: str | Path, *,
     usable = []
     for item in people:
         if item["image_id"] in row_of:
-            reason = _why_not(item)
+            reason = _why_not(item, path)
             if reason:
                 skipped[reason] += 1
             else:
@@ -245,8 +246,8 @@ def read_people(path: Path) -> tuple[list[dict], list[dict]]:
     """Pictures and annotations of people of any COCO file, unchanged.
 
     Raises:
-        ValueError: not such a file, ids are missing or repeat, or an annotation's picture is not
-            in the file.
+        ValueError: not such a file, ids are missing, no whole numbers or repeat, a picture has no
+            name, or an annotation's picture is not in the file.
     """
     data = read_json(path)
     for key in ("images", "annotations"):
@@ -259,6 +260,7 @@ def read_people(path: Path) -> tuple[list[dict], list[dict]]:
             for key in keys:
                 if not isinstance(item, dict) or key not in item:
                     raise WholebodyDataError(f"{path}: {kind}[{i}]: key '{key}' is missing")
+                _check_name(key, item[key], f"{path}: {kind}[{i}]")
     known = {item["id"] for item in pictures}
     if len(known) != len(pictures):
         raise WholebodyDataError(f"{path}: an image id is given twice")
@@ -268,6 +270,18 @@ def read_people(path: Path) -> tuple[list[dict], list[dict]]:
             raise WholebodyDataError(f"{where(item, path)}: image_id {item['image_id']} is not "
                                      "among the images")
     return pictures, people
+
+
+def _check_name(key: str, value: Any, place: str) -> None:
+    """Raise where an id is no whole number or a file's name no text."""
+    if key == "file_name":
+        if not isinstance(value, str) or not value:
+            raise WholebodyDataError(f"{place}: key '{key}' must be a text, got {value!r}")
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not (number and abs(value) < ID_LIMIT and value == int(value)):
+        raise WholebodyDataError(f"{place}: key '{key}' must be a whole number, as in COCO's own "
+                                 f"files, got {value!r}")
 
 
 def load_annotated(path: Path, size_wh: Sequence[int]) -> np.ndarray:
@@ -320,12 +334,16 @@ def where(item: Mapping[str, Any], path: Path) -> str:
     return f"{path}: annotation {item['id']}"
 
 
-def _why_not(item: Mapping[str, Any]) -> str:
+def _why_not(item: Mapping[str, Any], path: Path) -> str:
     """Why a person is not learned from; empty where it is."""
     if item.get("iscrowd", 0):
         return "crowds"
-    body = item.get("keypoints", ())
-    labelled = item.get("num_keypoints", sum(v > 0 for v in body[2::3]))
+    labelled = False
+    if "num_keypoints" in item:
+        labelled = numbers(item, "num_keypoints", 1, where(item, path))[0] > 0
+    elif "keypoints" in item:
+        body = numbers(item, "keypoints", 3 * PART_KEYS["keypoints"], where(item, path))
+        labelled = (body[2::3] > 0).any()
     return "" if labelled else "without a labelled body point"
 
 

@@ -70,6 +70,14 @@ def test_what_is_broken(coco, capsys):
     assert "000000000001.jpg" in said and "is 9x9 pixels, its annotations say 90x120" in said
 
 
+def test_a_wrong_id_does_not_end_the_check(coco, capsys):
+    change_annotations(coco, lambda item: item.update(id="x1"), "train")
+    assert check(coco) == 2
+    said = capsys.readouterr().out
+    assert "coco_wholebody_train_v1.0.json: annotations[0]: key 'id' must be a whole" in said
+    assert "2 people in 2 pictures, 2 pictures decoded" in said  # val
+
+
 def test_people_of_ones_own(tmp_path):
     root = write_people(tmp_path / "people", 2, 1)
     annotation_path(root, "val").rename(annotation_path(root, "calib"))

@@ -116,6 +116,13 @@ def test_what_is_refused(tmp_path):
         CocoPeople(tmp_path, "train").frames[0].load_image()
 
 
+@pytest.mark.parametrize("value", [None, ["a"] * 51, [1.0, 2.0], 5])
+def test_points_that_are_none(tmp_path, value):
+    write_people(tmp_path, [[person((10, 20, 30, 40), keypoints=value)]])
+    with pytest.raises(ValueError, match="annotation 100: key 'keypoints' must be a list of x"):
+        CocoPeople(tmp_path, "train")
+
+
 def test_people_and_objects_do_not_mix(tmp_path):
     write_people(tmp_path, [[person((1, 1, 9, 9))]])
     people = CocoPeople(tmp_path, "train")

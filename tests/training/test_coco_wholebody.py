@@ -138,6 +138,48 @@ def test_a_single_annotation_that_is_wrong(tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("kind, key, value", [
+    ("images", "id", "im1"), ("images", "id", "000000000005"), ("images", "id", 5.5),
+    ("images", "id", [5]), ("images", "id", None), ("images", "id", True),
+    ("images", "id", 2**63), ("images", "id", float("inf")), ("annotations", "id", "x1"),
+    ("annotations", "id", None), ("annotations", "image_id", [5]),
+    ("annotations", "category_id", "1"), ("images", "file_name", 5),
+    ("images", "file_name", None), ("images", "file_name", "")])
+def test_ids_and_names_of_another_type(tmp_path, kind, key, value):
+    data = write_set(tmp_path)
+    data[kind][0][key] = value
+    rewrite(tmp_path, data)
+    allowed = "a text" if key == "file_name" else "a whole number"
+    with pytest.raises(ValueError) as error:
+        read(tmp_path)
+    assert f"truth.json: {kind}[0]: key '{key}' must be {allowed}" in str(error.value)
+    assert str(error.value).endswith(f"got {value!r}")
+
+
+def test_whole_numbers_may_be_written_as_fractions(tmp_path):
+    data = write_set(tmp_path, image_id=5.0)
+    data["images"][0]["id"] = 5.0
+    rewrite(tmp_path, data)
+    assert read(tmp_path).image_id.tolist() == [5]
+
+
+@pytest.mark.parametrize("value", [None, ["a"] * 51, [1, 2, 2] * 16, [float("nan")] * 51])
+@pytest.mark.parametrize("counted", [True, False])
+def test_body_points_that_are_wrong(tmp_path, value, counted):
+    data = write_set(tmp_path, keypoints=value)
+    if not counted:
+        del data["annotations"][0]["num_keypoints"]
+    rewrite(tmp_path, data)
+    with pytest.raises(ValueError, match="annotation 100: key 'keypoints' must be 51 finite"):
+        read(tmp_path)
+
+
+def test_a_count_of_points_that_is_wrong(tmp_path):
+    write_set(tmp_path, num_keypoints=None)
+    with pytest.raises(ValueError, match="annotation 100: key 'num_keypoints' must be 1 finite"):
+        read(tmp_path)
+
+
 def test_files_that_are_no_coco_files(tmp_path):
     path = tmp_path / "truth.json"
     for content, message in (("[]", "must hold an object"), ("{", "truncated, or not JSON"),
