@@ -84,8 +84,7 @@ def _kinds(options: argparse.Namespace, people: ScoredPeople,
            opened: ExitStack) -> dict[str, Callable[[], PersonBoxes]]:
     """The boxes of every kind, by its name, to be had when it is its turn."""
     if options.boxes.endswith(".json"):
-        from kd_pose_training.evaluation.wholebody_results import read_boxes
-        boxes = read_boxes(options.boxes, people.truth.image_id)
+        boxes = people.read_boxes(options.boxes)
         return {"file": lambda: boxes}
     kinds: dict[str, Callable[[], PersonBoxes]] = {}
     if options.boxes in ("oracle", "both"):

@@ -21,7 +21,7 @@ from kd_pose_training.data.coco_wholebody import (
 )
 from kd_pose_training.data.people_sets import find_files, is_ubody, split_people
 from kd_pose_training.evaluation.wholebody import PersonTruth, read_truth
-from kd_pose_training.evaluation.wholebody_results import PersonBoxes
+from kd_pose_training.evaluation.wholebody_results import PersonBoxes, read_boxes
 from kd_pose_training.evaluation.wholebody_run import true_boxes
 
 SCENE_STRIDE = 10**8
@@ -30,11 +30,29 @@ SCENE_STRIDE = 10**8
 @dataclass(frozen=True)
 class ScoredPeople:
     """People to be found. boxes: the annotated ones of those that can be learned from. images:
-    folder that the truth's file names are relative to."""
+    folder that the truth's file names are relative to. scenes: of UBody, by name."""
 
     truth: PersonTruth
     boxes: PersonBoxes
     images: Path
+    scenes: tuple[str, ...] = ()
+
+    def read_boxes(self, path: str | Path) -> PersonBoxes:
+        """A detector's boxes of these pictures, from a file.
+
+        Raises:
+            ValueError: as :func:`~kd_pose_training.evaluation.wholebody_results.read_boxes`; or
+                of several scenes the ids were not moved apart.
+        """
+        boxes = read_boxes(path, self.truth.image_id)
+        several = self.scenes and max(self.truth.image_id, default=0) >= SCENE_STRIDE
+        if several and max(boxes.image_id, default=SCENE_STRIDE) < SCENE_STRIDE:
+            raise WholebodyDataError(
+                f"{path}: key 'image_id' is below {SCENE_STRIDE} in all boxes, which are then of "
+                f"{self.scenes[0]} alone; UBody's scenes count each from the beginning, so ids of "
+                f"the n-th by name, {self.scenes[1]} being n = 1, must be n * {SCENE_STRIDE} "
+                "larger than in its annotation file")
+        return boxes
 
     def some(self, limit: int) -> ScoredPeople:
         """At most ``limit`` of the pictures, spread evenly, with their people; 0: all."""
@@ -92,7 +110,7 @@ def _ubody(root: Path, split: str) -> ScoredPeople:
         scene = scene.select((truth.image_id % UBODY_EVERY == 0)
                              & np.array([wanted(name) for name in truth.file_name], bool))
         scenes.append(_moved(scene, number * SCENE_STRIDE, path.parent.name))
-    return _joined(scenes)
+    return _joined(scenes, tuple(path.parent.name for path in paths))
 
 
 def _moved(scene: ScoredPeople, offset: int, folder: str) -> ScoredPeople:
@@ -103,7 +121,7 @@ def _moved(scene: ScoredPeople, offset: int, folder: str) -> ScoredPeople:
     return dataclasses.replace(scene, truth=truth, boxes=boxes)
 
 
-def _joined(parts: Sequence[ScoredPeople]) -> ScoredPeople:
+def _joined(parts: Sequence[ScoredPeople], scenes: tuple[str, ...]) -> ScoredPeople:
     truths, boxes = [part.truth for part in parts], [part.boxes for part in parts]
     first = np.cumsum([0] + [len(truth.image_id) for truth in truths])
     columns = {name: np.concatenate([getattr(truth, name) for truth in truths])
@@ -113,4 +131,4 @@ def _joined(parts: Sequence[ScoredPeople]) -> ScoredPeople:
         image=np.concatenate([truth.image + row for truth, row in zip(truths, first)]), **columns)
     return ScoredPeople(truth, PersonBoxes(*(
         np.concatenate([getattr(box, name) for box in boxes])
-        for name in ("image_id", "box_xywh", "score"))), parts[0].images)
+        for name in ("image_id", "box_xywh", "score"))), parts[0].images, scenes)

@@ -207,6 +207,26 @@ def test_ubody(ubody, perfect, tmp_path):
     assert (found["pictures"], found["wholebody"]["AP"]) == (2, 1.0)
 
 
+def test_boxes_of_a_file_for_ubody(ubody, perfect, tmp_path, capsys):
+    path = tmp_path / "boxes.json"
+
+    def run(*ids):
+        path.write_text(json.dumps([{"image_id": number, "category_id": 1, "bbox": BOX,
+                                     "score": 0.9} for number in ids]))
+        return cli.main(["evaluate", "run", "--data", f"{ubody}:test", "--boxes", str(path),
+                         "-o", str(tmp_path / "out")])
+
+    assert run(10, 20) == 2  # as in the annotation files, of either scene
+    error = capsys.readouterr().err
+    assert "boxes.json: key 'image_id' is below 100000000 in all boxes" in error
+    assert "of Movie alone" in error and "Speech being n = 1" in error
+    assert run(20, 10**8 + 20) == 0
+    assert summary(tmp_path / "out", "file")["wholebody"]["AP"] == 1.0
+    shutil.rmtree(ubody / "annotations/Speech")
+    assert run(10, 20) == 0  # one scene: ids as in its file
+    assert summary(tmp_path / "out", "file")["wholebody"]["AP"] == 1.0
+
+
 def test_similarity_of_a_picture(people):
     truth = read_truth(annotation_path(people, "val"))
     off = np.array([[CENTRE], [[1e4, 1e4]]]).repeat(COUNT, 1)
