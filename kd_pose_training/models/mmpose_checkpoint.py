@@ -124,9 +124,13 @@ def _state_dict(path: Path, content: Any, weights: str) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: weights is {weights!r}; allowed: averaged, last")
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, no checkpoint")
-    state = content.get("state_dict", content)
-    if weights == "last":  # MMEngine swaps the two when it saves
-        state = content.get("ema_state_dict", state)
+    key = "state_dict"
+    if weights == "last" and "ema_state_dict" in content:  # MMEngine swaps the two when it saves
+        key = "ema_state_dict"
+    state = content.get(key, content)
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{path}: key {key!r} must hold weights by name, holds a "
+                              f"{type(state).__name__}")
     tensors = {key: value for key, value in state.items()
                if isinstance(key, str) and isinstance(value, Tensor)}
     if not tensors:
@@ -169,6 +173,9 @@ _INERT_PICKLE = SimpleNamespace(Unpickler=_Unpickler, load=_load, __name__="iner
 def _read(path: Path) -> Any:
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint")
+    if path.suffix == ".onnx":
+        raise CheckpointError(f"{path}: is an exported model, whose weights cannot be taken here; "
+                              "allowed: a checkpoint of this project (.pt) or of MMPose (.pth)")
     try:
         return torch.load(path, map_location="cpu", weights_only=False,
                           pickle_module=_INERT_PICKLE)

@@ -177,6 +177,15 @@ def test_something_else(tmp_path, content, message):
         load_mmpose_checkpoint(tiny_net(), save(tmp_path / "a.pth", content))
 
 
+@pytest.mark.parametrize("held", [None, 5, [1]])
+@pytest.mark.parametrize("key, weights", [("state_dict", "averaged"), ("ema_state_dict", "last")])
+def test_weights_that_are_none(tmp_path, held, key, weights):
+    path = save(tmp_path / "a.pth", {"state_dict": random_state(), key: held})
+    with pytest.raises(CheckpointError, match=rf"a\.pth: key '{key}' must hold weights by name, "
+                                              f"holds a {type(held).__name__}"):
+        load_mmpose_checkpoint(tiny_net(), path, weights=weights)
+
+
 def test_damaged_and_missing_files(tmp_path):
     path = save(tmp_path / "a.pth", random_state())
     path.write_bytes(path.read_bytes()[:1000])

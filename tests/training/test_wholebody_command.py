@@ -197,6 +197,14 @@ def test_teachers_that_are_none(runs, capsys, tmp_path):
     assert "is a backbone alone" in error(tmp_path / "backbone.pth", "distill.stage=2")
 
 
+@pytest.mark.parametrize("setting", ["model.weights", "distill.teacher"])
+def test_an_exported_model_is_no_checkpoint(runs, capsys, tmp_path, setting):
+    (tmp_path / "student.onnx").write_bytes(b"\x08\x08")
+    error = refused(runs, capsys, f"{setting}={tmp_path / 'student.onnx'}")
+    assert "student.onnx: is an exported model" in error
+    assert "allowed: a checkpoint of this project (.pt) or of MMPose (.pth)" in error
+
+
 def test_an_mmpose_file_teaches(runs, tmp_path):
     torch.manual_seed(1)
     network = build_simcc_net("rtmpose_n", input_size=(32, 64))
