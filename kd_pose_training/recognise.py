@@ -54,8 +54,8 @@ class ImportOptions:
     """What the user may say that the file does not.
 
     kind: one of `KINDS`, None = recognise it. input_size: (width, height) where the file leaves
-    it open. mean, std, channel_order: instead of the family's. person_class: index of the class.
-    score_threshold, nms_threshold: of a detector, None = the family's.
+    it open. mean, std, channel_order: instead of the family's. person_class: index of a
+    detector's class, None = 0. score_threshold, nms_threshold: of a detector, None = the family's.
     """
 
     kind: str | None = None
@@ -63,7 +63,7 @@ class ImportOptions:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     channel_order: str | None = None
-    person_class: int = 0
+    person_class: int | None = None
     score_threshold: float | None = None
     nms_threshold: float | None = None
 
@@ -76,7 +76,7 @@ def recognise(graph: OnnxGraph, options: ImportOptions) -> tuple[NetworkManifest
     """The manifest for a file and, in words, what it was made of.
 
     Raises:
-        OnnxFileError: it is none of the known ones, or not whole.
+        OnnxFileError: it is none of the known ones, or not whole, or options are for others.
     """
     image = _image_port(graph)
     size = _input_size(graph, image, options.input_size)
@@ -85,6 +85,8 @@ def recognise(graph: OnnxGraph, options: ImportOptions) -> tuple[NetworkManifest
     shapes = {name: value.shape for name, value in answers.items()}
     layout, names = _layout(graph, answers, size)
     kind, reasons = _kind(graph, image, layout, options.kind)
+    _check_options(graph, layout, kind, options)
+    _check_finite(graph, {name: answers[name] for name in names})
     if layout == "simcc":
         ratio = _check_simcc(graph, shapes, names, size)
         if image.shape[0] < 0:
@@ -101,11 +103,12 @@ def recognise(graph: OnnxGraph, options: ImportOptions) -> tuple[NetworkManifest
         ("score_threshold", options.score_threshold),
         ("nms_threshold", options.nms_threshold if options.nms_threshold is not None
          else NMS_THRESHOLD[kind])) if value is not None}
+    person_class = options.person_class or 0
     _check_classes(graph, layout, shapes[names[-1]] if layout != "rtmdet_maps"
-                   else shapes[names[0]], options.person_class, reasons)
+                   else shapes[names[0]], person_class, reasons)
     return PersonDetectorManifest(
         task="person_detector", architecture=kind, layout=layout, strides=STRIDES,
-        person_class=options.person_class, **thresholds, **common), reasons
+        person_class=person_class, **thresholds, **common), reasons
 
 
 def _image_port(graph: OnnxGraph) -> Port:
@@ -310,7 +313,13 @@ def _check_simcc(graph: OnnxGraph, shapes: dict[str, tuple[int, ...]], names: tu
 def _check_batch(graph: OnnxGraph, noise: np.ndarray) -> None:
     """A file that says it takes any number of pictures must answer each as if it were alone."""
     pair = np.concatenate([noise, noise[..., ::-1]])
-    alone, other, both = graph.run([pair[:1], pair[1:], pair])
+    alone, other = graph.run([pair[:1], pair[1:]])
+    try:
+        both = graph.run([pair])[0]
+    except OnnxFileError as error:
+        raise OnnxFileError(
+            f"{graph.path}: leaves the number of pictures open, but does not run on two at once; "
+            "export it with a batch of 1") from error
     for name, value in both.items():
         single = np.concatenate([alone[name], other[name]])
         if value.shape != single.shape or np.abs(value - single).max() > 1e-3 * max(
@@ -318,6 +327,25 @@ def _check_batch(graph: OnnxGraph, noise: np.ndarray) -> None:
             raise OnnxFileError(
                 f"{graph.path}: leaves the number of pictures open, but answers two at once "
                 f"differently from one ({name}: {value.shape}); export it with a batch of 1")
+
+
+def _check_finite(graph: OnnxGraph, answers: dict[str, np.ndarray]) -> None:
+    for name, value in answers.items():
+        if not np.isfinite(value).all():
+            raise OnnxFileError(f"{graph.path}: {name} answers noise with values that are not "
+                                "finite; its weights are damaged, or it was exported wrongly")
+
+
+def _check_options(graph: OnnxGraph, layout: str, kind: str, options: ImportOptions) -> None:
+    """What is said of the file must mean something for its kind."""
+    of_detectors = ("person_class", "score_threshold", "nms_threshold")
+    for name in of_detectors if layout == "simcc" else ():
+        if getattr(options, name) is not None:
+            raise OnnxFileError(f"{graph.path}: is {kind}, which gives keypoints; "
+                                f"--{name.replace('_', '-')} is for detectors")
+    if layout == "dets_labels" and options.nms_threshold is not None:
+        raise OnnxFileError(f"{graph.path}: has its suppression inside; --nms-threshold is for "
+                            "detectors without")
 
 
 def _check_classes(graph: OnnxGraph, layout: str, shape: tuple[int, ...], person: int,

@@ -75,6 +75,8 @@ def _check(options: argparse.Namespace) -> None:
                  "calibrate_covariance", "no_flip_test", "box_areas", "raw_weights"):
         if getattr(options, name):
             raise ValueError(f"--{name.replace('_', '-')} is not for person detectors")
+    if options.part != "auto":
+        raise ValueError("--part is not for person detectors")
     if options.calibrate_score and options.score_threshold is not None:
         raise ValueError("--calibrate-score finds the threshold, --score-threshold gives it")
     if options.limit < 0:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from kd_pose_training.evaluation.people_truth import ScoredPeople
     from kd_pose_training.evaluation.wholebody_results import PersonBoxes
 
+CHECKPOINTS_ONLY = {"part": "auto", "raw_weights": False}
 OBJECTS_ONLY = ("targets", "bop_csv", "score_threshold", "calibrate_covariance")
 
 
@@ -68,6 +69,11 @@ def _check(options: argparse.Namespace) -> None:
             raise ValueError(f"{options.model}: is a checkpoint of the task {task}; networks of "
                              "objects are scored as the node runs them: kd-pose-train export it "
                              "first")
+    else:
+        for name, default in CHECKPOINTS_ONLY.items():
+            if getattr(options, name) != default:
+                raise ValueError(f"--{name.replace('_', '-')} is for checkpoints, {options.model} "
+                                 "is an .onnx file")
     for name in OBJECTS_ONLY:
         if getattr(options, name):
             raise ValueError(f"--{name.replace('_', '-')} is for networks of objects, "

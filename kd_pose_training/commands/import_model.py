@@ -52,8 +52,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--std", type=float, nargs=3, metavar="S", help="the same")
     parser.add_argument("--channel-order", choices=("rgb", "bgr"),
                         help="what the network was trained with, instead of the family's")
-    parser.add_argument("--person-class", type=int, default=0, metavar="N",
-                        help="of a detector (default %(default)s, as in COCO)")
+    parser.add_argument("--person-class", type=int, metavar="N",
+                        help="of a detector (default 0, as in COCO)")
     parser.add_argument("--score-threshold", type=float, metavar="S",
                         help="of a detector: least score of a box (default 0.3)")
     parser.add_argument("--nms-threshold", type=float, metavar="S",

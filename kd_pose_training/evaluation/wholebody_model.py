@@ -51,7 +51,10 @@ def open_scored(path: str | Path, *, part: str = "auto", averaged: bool = True,
 
     Raises:
         ValueError: the file is missing, damaged, or of another task; its name is in the message.
+            Or ``threads`` is below 0, or ``part`` is for other files.
     """
+    if threads < 0:
+        raise ValueError(f"threads must be a whole number of 0 or more, got {threads}")
     if Path(path).suffix == ".onnx":
         return _open_onnx(Path(path), backend, device, threads)
     return _open_torch(Path(path), part, averaged, device, threads)

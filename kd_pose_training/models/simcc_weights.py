@@ -88,7 +88,8 @@ def read_weights(path: str | Path, part: str = "auto", *, averaged: bool = True,
         averaged: the averaged weights, where there are any.
 
     Raises:
-        CheckpointError: missing, damaged, no checkpoint, or one of another task.
+        CheckpointError: missing, damaged, no checkpoint, or one of another task; or ``part`` is
+            given for a checkpoint of a run.
     """
     path = find_checkpoint(path)
     try:
@@ -102,6 +103,9 @@ def read_weights(path: str | Path, part: str = "auto", *, averaged: bool = True,
     task = state["config"].get("task")
     if task != "wholebody":
         raise CheckpointError(f"{path}: is of the task {task}; allowed here: wholebody")
+    if part != "auto":
+        raise CheckpointError(f"{path}: is a checkpoint of a run, which holds one network; part "
+                              f"is {part!r}, allowed here: auto (others are for files of MMPose)")
     average = averaged and state["average"]
     return SimccWeights(path, state["average"]["network"] if average else state["network"], state)
 

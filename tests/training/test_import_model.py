@@ -143,6 +143,28 @@ class TestPose:
         with pytest.raises(OnnxFileError, match=r"two at once differently from one \(simcc_x"):
             take(source)
 
+    def test_a_batch_that_is_fixed_inside(self, tmp_path):
+        graph = published.Graph()
+        one = graph.constant(np.array([1, 3, 256, 192], np.int64))
+        nothing = graph.nothing(graph.node("Reshape", ["input", one]), "conv")
+        outputs = {}
+        for name, value in zip(("simcc_x", "simcc_y"), logits()):
+            graph.node("Add", [graph.constant(value.astype(np.float32)[None]), nothing], name)
+            outputs[name] = ("batch", *value.shape)
+        source = graph.save(tmp_path / "a.onnx", {"input": ("batch", 3, 256, 192)}, outputs)
+        with pytest.raises(OnnxFileError, match="a.onnx: leaves the number of pictures open, but "
+                                                "does not run on two at once; export it with a "
+                                                "batch of 1"):
+            take(source)
+
+    @pytest.mark.parametrize("wrong", [np.nan, np.inf])
+    def test_answers_that_are_no_numbers(self, tmp_path, wrong):
+        x, y = logits()
+        source = published.simcc(tmp_path / "a.onnx", (x, np.full_like(y, wrong)))
+        with pytest.raises(OnnxFileError, match="a.onnx: simcc_y answers noise with values that "
+                                                "are not finite"):
+            take(source)
+
 
 class TestDetectors:
     def found(self, path, size=SIZE):
@@ -319,6 +341,22 @@ class TestCopy:
 
 
 class TestCommand:
+    @pytest.mark.parametrize("option, value", [("--person-class", "0"), ("--person-class", "3"),
+                                               ("--score-threshold", "7"),
+                                               ("--nms-threshold", "0.5")])
+    def test_options_of_detectors(self, tmp_path, capsys, option, value):
+        source = published.simcc(tmp_path / "a.onnx", logits())
+        out = tmp_path / "out.onnx"
+        assert cli.main(["import", str(source), "-o", str(out), option, value]) == 2
+        assert (f"a.onnx: is rtmpose, which gives keypoints; {option} is for detectors"
+                in capsys.readouterr().err)
+        assert not out.exists()
+
+    def test_suppression_that_is_inside(self, tmp_path):
+        source = published.with_suppression(tmp_path / "a.onnx", PEOPLE, SCORES[:, None])
+        with pytest.raises(OnnxFileError, match="a.onnx: has its suppression inside; --nms"):
+            take(source, ImportOptions(nms_threshold=0.5))
+
     def test_pose(self, tmp_path, capsys):
         source = published.simcc(tmp_path / "a.onnx", logits())
         out = tmp_path / "new" / "pose.onnx"

@@ -81,6 +81,7 @@ def test_evaluate_calibrates_and_notes(model, folder, capsys):
 
 @pytest.mark.parametrize("options, message", [
     (["--boxes", "oracle"], "--boxes is not for person detectors"),
+    (["--part", "student"], "--part is not for person detectors"),
     (["--calibrate-score", "--score-threshold", "0.3"], "--calibrate-score finds the threshold"),
     (["--limit", "-1"], "--limit must be 0"),
 ])

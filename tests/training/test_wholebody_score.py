@@ -247,6 +247,12 @@ def test_mistakes(people, perfect, tmp_path, capsys, more, part):
     assert part in capsys.readouterr().err
 
 
+def test_threads_below_zero(people, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("kd_pose_training.recipe.task_of", lambda path: "wholebody")
+    assert evaluate(people, tmp_path / "out", "--threads", "-3") == 2
+    assert "threads must be a whole number of 0 or more, got -3" in capsys.readouterr().err
+
+
 def test_files_that_are_no_models(people, tmp_path, capsys):
     assert evaluate(people, tmp_path / "out", model=tmp_path / "absent.pt") == 2
     assert "absent.pt: there is no such checkpoint" in capsys.readouterr().err
@@ -254,6 +260,15 @@ def test_files_that_are_no_models(people, tmp_path, capsys):
     torch.save(network.state_dict(), tmp_path / "body.pth")
     assert evaluate(people, tmp_path / "out", model=tmp_path / "body.pth") == 2
     assert "(133, 256, 7, 7) in the network" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [["--part", "student"], ["--raw-weights"]])
+def test_an_exported_file_holds_one_network(people, perfect, tmp_path, capsys, monkeypatch, more):
+    monkeypatch.setattr("kd_pose.manifest.read_manifest",
+                        lambda path: SimpleNamespace(task="wholebody"))
+    assert evaluate(people, tmp_path / "out", *more, model="people.onnx") == 2
+    assert (f"{more[0]} is for checkpoints, people.onnx is an .onnx file"
+            in capsys.readouterr().err)
 
 
 @pytest.mark.slow

@@ -1,0 +1,28 @@
+"""kd_pose_training.models.simcc_weights: what is asked of a file must be in it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from helpers.tiny_simcc import tiny_net
+from kd_pose_training.engine.checkpoint import CheckpointError, save_checkpoint
+from kd_pose_training.models.simcc_weights import read_weights
+
+
+def test_a_run_has_no_parts(tmp_path):
+    path, network = tmp_path / "last.pt", tiny_net().state_dict()
+    save_checkpoint({"config": {"task": "wholebody"}, "network": network, "average": None}, path)
+    assert read_weights(path).tensors.keys() == network.keys()
+    for part in ("student", "nonsense"):
+        message = f"last.pt: is a checkpoint of a run, which holds one network; part is '{part}'"
+        with pytest.raises(CheckpointError, match=message):
+            read_weights(path, part)
+
+
+def test_parts_of_a_file_of_mmpose(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"student." + key: value for key, value in tiny_net().state_dict().items()}, path)
+    assert read_weights(path, "student").tensors.keys() == tiny_net().state_dict().keys()
+    with pytest.raises(CheckpointError, match="part is 'nonsense'; allowed: plain, student"):
+        read_weights(path, "nonsense")
