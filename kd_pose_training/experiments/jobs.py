@@ -83,9 +83,9 @@ def _fill_in(plan: dict[str, Any], then: dict[str, Any]) -> None:
         mine, whole = (Path((side.get(section) or {}).get(key) or "") for side in (plan, then))
         if mine.parts and whole.parts[-len(mine.parts):] == mine.parts:
             plan[section][key] = then[section][key]
-    if plan["data"].get("objects") == []:
-        plan["data"]["objects"] = then["data"]["objects"]
-        plan["model"]["num_classes"] = then["model"]["num_classes"]
+    for section, key in (("data", "objects"), ("model", "num_classes")):
+        if key in plan[section] and not plan[section][key]:
+            plan[section][key] = then[section][key]
     if plan["trainer"].get("epochs"):
         plan["trainer"]["iterations"] = then["trainer"]["iterations"]
 

@@ -139,11 +139,12 @@ def test_a_result_of_another_recipe_is_refused(tmp_path):
 def test_a_result_of_an_earlier_version_is_checked_by_its_checkpoint(tmp_path, capsys):
     """Which was trained where the experiment lay then, and has the objects that it found."""
     path = _write(tmp_path)
-    text = (tmp_path / "student.yaml").read_text()
-    (tmp_path / "student.yaml").write_text(text.replace("objects: [can, brick], ", ""))
     then = strict.to_dict(recipe(load_experiment(path), Path("runs/then"), "both", 0))
     then["data"]["objects"], then["model"]["num_classes"] = ["can", "brick"], 2
     where = _result(tmp_path, checkpoint=then)
+    _check(path)
+    text = (tmp_path / "student.yaml").read_text()
+    (tmp_path / "student.yaml").write_text(text.replace("objects: [can, brick], ", ""))
     _check(path)
     with pytest.raises(ValueError, match=f"{where}/last.pt: .*iterations was 2, now 3"):
         _check(path, "iterations=3")
