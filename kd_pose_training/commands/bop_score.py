@@ -50,12 +50,14 @@ def add_parser(subparsers: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from kd_pose_training.data.bop_results import parse_name, read_results
     from kd_pose_training.evaluation.bop_score import table
-    from kd_pose_training.evaluation.report import write_json
+    from kd_pose_training.evaluation.report import prepare_output, write_json
     if not 0 < options.vsd_delta < 1000:
         raise ValueError(f"--vsd-delta must be above 0 and below 1000 mm, got {options.vsd_delta}")
     split = options.split or parse_name(options.results)[2]
     estimates = read_results(options.results)
     dataset = open_dataset(options.dataset, split, options.targets)
+    if options.out:
+        prepare_output(options.out)
     summary = score(dataset, estimates, options.results, vsd=not options.no_vsd,
                     renderer=options.renderer, delta=1e-3 * options.vsd_delta,
                     allow_missing=options.allow_missing)

@@ -165,7 +165,7 @@ def evaluate_all(options: argparse.Namespace, dataset: Any) -> dict[str, Any]:
     from kd_pose.object_pose import ObjectPoseEstimator, ObjectPoseOptions
     from kd_pose_training.evaluation.calibration import calibrate
     from kd_pose_training.evaluation.object_pose import evaluate
-    from kd_pose_training.evaluation.report import summarise, table, write_report
+    from kd_pose_training.evaluation.report import prepare_output, summarise, table, write_report
     kinds = ("oracle", "detected") if options.boxes == "both" else (options.boxes,)
     detections = None
     if options.boxes.endswith(".json"):
@@ -178,7 +178,8 @@ def evaluate_all(options: argparse.Namespace, dataset: Any) -> dict[str, Any]:
                 "detections": detections, **engine}
     if options.boxes == "both":  # else the detector is opened only after the oracle's boxes
         ObjectPoseEstimator(options.model, options.detector, options=thresholds, **engine).close()
-    options.out.mkdir(parents=True, exist_ok=True)
+    for path in (options.out / "report.json", *filter(None, [options.bop_csv])):
+        prepare_output(path)
     results = {}
     for kind in kinds:
         results[kind] = evaluate(options.model, options.detector, dataset, boxes=kind, **settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,24 @@ def write_report(results: Mapping[str, EvaluationResult], path: str | Path,
     report.update(notes or {})
     write_json(report, path)
     return report
+
+
+def prepare_output(path: str | Path) -> None:
+    """Make the folder of a file that a long computation is going to write.
+
+    Raises:
+        ValueError: the folder cannot be made or written into, or the path is a folder.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written into {path.parent}: "
+                         f"{error.strerror}") from error
+    if path.is_dir():
+        raise ValueError(f"{path}: is a folder, must be the name of a file")
 
 
 def write_json(data: Mapping[str, Any], path: str | Path) -> None:

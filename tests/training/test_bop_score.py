@@ -152,6 +152,14 @@ def test_command(tmp_path, rays, capsys):
     assert "obj_000002 (S)" in printed and "ADD(-S)-0.1d" in printed and "0.500 s an" in printed
     written = json.loads(out.read_text())
     assert written["images"] == 2 and written["all"]["ar_mssd"] == pytest.approx(0.7)
+    deep = tmp_path / "new" / "folder" / "score.json"
+    assert cli.main([*arguments, "--no-vsd", "-o", str(deep)]) == 0
+    assert json.loads(deep.read_text())["images"] == 2
+    capsys.readouterr()
+    for wrong, text in ((path / "x.json", "cannot be written"), (deep.parent, "is a folder")):
+        assert cli.main([*arguments, "--no-vsd", "-o", str(wrong)]) == 2
+        printed = capsys.readouterr()
+        assert f"{wrong}: {text}" in printed.err and not printed.out  # nothing was scored
     assert cli.main([*arguments, "--no-vsd"]) == 0
     assert "AR VSD" not in capsys.readouterr().out
     assert cli.main([*arguments, "--vsd-delta", "0"]) == 2

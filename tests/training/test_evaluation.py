@@ -314,6 +314,12 @@ def test_command_writes_a_results_file(models, tmp_path, monkeypatch, capsys):
     assert {(item.im_id, item.obj_id) for item in rows} == {(0, 1), (0, 2), (1, 1), (1, 2)}
     block = [item.T_cam_obj[:3, 3] for item in rows if (item.im_id, item.obj_id) == (1, 1)]
     assert min(np.linalg.norm(np.subtract(block, scene.poses[0][:3, 3]), axis=1)) < 1e-3
+    deep = tmp_path / "new" / "folder" / path.name
+    assert cli.main([*arguments, "--bop-csv", str(deep)]) == 0 and deep.is_file()
+    capsys.readouterr()
+    assert cli.main([*arguments, "--bop-csv", str(path / path.name)]) == 2
+    printed = capsys.readouterr()
+    assert f"{path / path.name}: cannot be written" in printed.err and not printed.out  # no frame
     assert cli.main([*arguments, "--bop-csv", str(tmp_path / "mine.csv")]) == 2
     assert cli.main([*arguments, "--bop-csv", str(path), "--limit", "1"]) == 2
     assert "no --limit" in capsys.readouterr().err
