@@ -31,7 +31,7 @@ from kd_pose_training.data.bop_files import (
 from kd_pose_training.data.bop_targets import TargetList, read_targets, split_listing
 
 __all__ = ["BopDataset", "BopError", "BopFrame", "BopInstance", "BopModel", "load_mesh_surface",
-           "load_mesh_vertices"]
+           "load_mesh_vertices", "models_file", "read_model", "read_models", "read_scene"]
 
 MODEL_FOLDERS = ("models", "models_eval", "models_cad", "models_reconst")
 IMAGE_FOLDERS = ("rgb", "gray")
@@ -189,7 +189,7 @@ class BopDataset:
         self.root, self.split = Path(root), split
         folder, listed = split_listing(self.root, split)
         scenes = _scene_folders(self.root, folder)
-        known = _read_models(self.root, models)
+        known = read_models(self.root, models)
         self.models = _select(known, objects, self.root)
         if targets is not None:
             listed = read_targets(self.root / targets)
@@ -199,7 +199,7 @@ class BopDataset:
         self.frames: list[BopFrame] = []
         for scene_id, scene in scenes:
             if listed is None or not listed.skips(scene_id):
-                self.frames += _read_scene(scene_id, scene, known, self.models, listed)
+                self.frames += read_scene(scene_id, scene, known, self.models, listed)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -253,11 +253,24 @@ def _scene_folders(root: Path, split: str) -> list[tuple[int, Path]]:
     return scenes
 
 
-def _read_models(root: Path, first: str) -> dict[int, BopModel]:
-    folders = [root / name for name in dict.fromkeys((first, *MODEL_FOLDERS))]
-    present = [folder for folder in folders if (folder / "models_info.json").is_file()]
-    path = (present[0] if present else folders[0]) / "models_info.json"
-    models = {obj_id: _model(obj_id, info, path, folders)
+def models_file(root: Path, first: str = MODEL_FOLDERS[0]) -> Path:
+    """The models_info.json that counts: of the folder ``first`` if there, else of the others."""
+    paths = [folder / "models_info.json" for folder in _model_folders(root, first)]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _model_folders(root: Path, first: str) -> list[Path]:
+    return [root / name for name in dict.fromkeys((first, *MODEL_FOLDERS))]
+
+
+def read_models(root: Path, first: str = MODEL_FOLDERS[0]) -> dict[int, BopModel]:
+    """Objects of a set by number; their meshes are not opened.
+
+    Raises:
+        BopError: models_info.json is missing, a key is, or is wrong, or two names are the same.
+    """
+    path, folders = models_file(root, first), _model_folders(root, first)
+    models = {obj_id: read_model(obj_id, info, path, folders)
               for obj_id, info in by_number(read_json(path), path, dict).items()}
     names: dict[str, int] = {}
     for obj_id, model in models.items():
@@ -268,8 +281,13 @@ def _read_models(root: Path, first: str) -> dict[int, BopModel]:
     return models
 
 
-def _model(obj_id: int, info: Mapping[str, Any], path: Path,
-           folders: Sequence[Path]) -> BopModel:
+def read_model(obj_id: int, info: Mapping[str, Any], path: Path,
+               folders: Sequence[Path] = ()) -> BopModel:
+    """An entry of models_info.json (``path``); its mesh is beside it, or else in ``folders``.
+
+    Raises:
+        BopError: a key is missing or wrong.
+    """
     where = f"{path}: object {obj_id}"
     name = info.get("name", f"obj_{obj_id:06d}")
     if not isinstance(name, str) or not name:
@@ -325,9 +343,15 @@ def _select(known: Mapping[int, BopModel], objects: Collection[str] | None,
     return models
 
 
-def _read_scene(scene_id: int, folder: Path, known: Mapping[int, BopModel],
-                models: Mapping[int, BopModel], listed: TargetList | None) -> list[BopFrame]:
-    """Frames of a scene, all or those of the listed images."""
+def read_scene(scene_id: int, folder: Path, known: Collection[int],
+               models: Collection[int], listed: TargetList | None = None) -> list[BopFrame]:
+    """Frames of a scene, all or those of the listed images.
+
+    known: numbers of all objects of the set; models: those of which instances are wanted.
+
+    Raises:
+        BopError: a file or key is missing or wrong.
+    """
     truth_path, camera_path = folder / "scene_gt.json", folder / "scene_camera.json"
     truth = by_number(read_json(truth_path), truth_path, list)
     if listed is not None:
@@ -357,8 +381,8 @@ def _read_scene(scene_id: int, folder: Path, known: Mapping[int, BopModel],
 
 
 def _instances(scene_id: int, folder: Path, truth: Mapping[int, list],
-               known: Mapping[int, BopModel],
-               models: Mapping[int, BopModel]) -> dict[int, list[BopInstance]]:
+               known: Collection[int],
+               models: Collection[int]) -> dict[int, list[BopInstance]]:
     """Instances of the wanted objects by image; the others are checked too."""
     places = [(im_id, row) for im_id, items in truth.items() for row in range(len(items))]
     items = [item for image in truth.values() for item in image]

@@ -1,18 +1,26 @@
 """What is missing in a BOP folder, and which archive of the public sets holds it.
 
-Everything that the JSON files announce is looked for; of the pictures a few of each split are
-decoded. Nothing is downloaded or changed.
+Everything that the JSON files announce is looked for, and they are read as training reads them, as
+are the meshes; of the pictures a few of each split are decoded. Nothing is downloaded or changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 
 from kd_pose_training.data import bop_files
+from kd_pose_training.data.bop import (
+    load_mesh_surface,
+    models_file,
+    read_model,
+    read_models,
+    read_scene,
+)
 from kd_pose_training.data.bop_files import BopError, by_number, list_pictures, read_json
 from kd_pose_training.data.bop_targets import TARGETS_FILE, read_targets
 from kd_pose_training.data.public_sets import PublicSet, PublicSplit
@@ -68,8 +76,9 @@ def check_set(root: str | Path, public: PublicSet | None, *, splits: Sequence[st
     unknown = sorted(set(splits) - set(known) - set(there))
     if unknown:
         raise BopError(f"{root}: no split {', '.join(unknown)}; there are {', '.join(known)}")
+    objects = _objects(root)
     for name in splits or known:
-        parts.append(_split(root, name, known.get(name, PublicSplit((), ())), samples))
+        parts.append(_split(root, name, known.get(name, PublicSplit((), ())), samples, objects))
     return parts
 
 
@@ -107,10 +116,37 @@ def _models(root: Path, public: PublicSet | None) -> list[Part]:
         if gone:
             part.problems.append(Problem(f"{len(gone)} of {len(meshes)} meshes: {_some(gone)}: no "
                                          "such file, or empty", source))
+        texts = _wrong_models(path, infos, gone)
+        part.problems += [Problem(text, source) for text in texts]
+        if not texts:  # what is wrong of all of them together
+            _read(part, source, lambda folder=folder: read_models(root, folder))
         part.summary = f"{len(infos)} objects"
     if public is None and not any(part.summary or part.problems for part in parts):
         parts[0].problems.append(Problem(f"{root / 'models' / 'models_info.json'}: no such file"))
     return parts
+
+
+def _wrong_models(path: Path, infos: Mapping[int, Mapping[str, Any]],
+                  gone: Collection[Path]) -> list[str]:
+    """Errors of the objects of a models_info.json and of their meshes, but those that are gone."""
+    texts = []
+    for number, info in infos.items():
+        try:
+            model = read_model(number, info, path)
+            if model.mesh_path not in gone:
+                load_mesh_surface(model)
+        except BopError as error:
+            texts.append(str(error))
+    return texts
+
+
+def _objects(root: Path) -> Collection[int]:
+    """Numbers of the objects that scenes may show; none where they cannot be read."""
+    path = models_file(root)
+    try:
+        return by_number(read_json(path), path, dict).keys()
+    except BopError:
+        return ()
 
 
 def _targets(root: Path, public: PublicSet | None) -> Part:
@@ -136,7 +172,8 @@ def _targets(root: Path, public: PublicSet | None) -> Part:
     return part
 
 
-def _split(root: Path, name: str, facts: PublicSplit, samples: int) -> Part:
+def _split(root: Path, name: str, facts: PublicSplit, samples: int,
+           objects: Collection[int]) -> Part:
     part, folder = Part(name, optional=facts.optional), root / name
     found = dict(bop_files.numbered_folders(folder))
     if not found:
@@ -149,8 +186,10 @@ def _split(root: Path, name: str, facts: PublicSplit, samples: int) -> Part:
         part.problems.append(Problem(f"{folder}: {len(lacking)} of {len(facts.scenes)} scenes are "
                                      f"not there: {_some(lacking)}", facts.archives))
     images, files = 0, _Sample(samples)
-    for scene in found.values():
+    for number, scene in found.items():
         count, texts = _scene(scene, files, depth=name.startswith("test"))
+        if objects and not texts:
+            texts = _wrong_values(number, scene, objects)
         images += count
         part.problems += [Problem(text, facts.archives) for text in texts]
     broken = files.unreadable()
@@ -187,6 +226,15 @@ def _scene(scene: Path, files: _Sample, depth: bool) -> tuple[int, list[str]]:
         files.offer(name, [paths[number] for number in truth if number in paths])
     problems += _masks(scene, truth, files)
     return len(truth), problems
+
+
+def _wrong_values(number: int, scene: Path, objects: Collection[int]) -> list[str]:
+    """The first error that a reader of a scene whose files are all there would make."""
+    try:
+        read_scene(number, scene, objects, ())
+    except BopError as error:
+        return [str(error)]
+    return []
 
 
 def _masks(scene: Path, truth: dict[int, list], files: _Sample) -> list[str]:

@@ -122,6 +122,41 @@ def test_broken_pictures_among_the_sampled_ones_are_named(root):
     assert not problems(root, samples=1)  # the first one is whole
 
 
+def without(entry, key):
+    return lambda data: data[entry].pop(key)
+
+
+@pytest.mark.parametrize("name, change, part, text, archives", [
+    ("models/models_info.json", without("5", "diameter"), "models",
+     "models/models_info.json: object 5: key 'diameter' is missing", MODELS),
+    ("models_eval/models_info.json", lambda data: data["5"].update(name="block"), "models_eval",
+     "models_eval/models_info.json: objects 1 and 5: same key 'name', 'block'", MODELS),
+    ("train_pbr/000001/scene_camera.json", without("2", "cam_K"), "train_pbr",
+     "train_pbr/000001/scene_camera.json: scene 1, image 2: key 'cam_K' is missing", PBR),
+    ("test/000003/scene_gt.json", lambda data: data["10"][1].update(obj_id=77), "test",
+     "test/000003/scene_gt.json: scene 3, image 10, instance 1: key 'obj_id': 77 is not in "
+     "models_info.json, which has 1, 5", TEST),
+    ("test/000003/scene_gt_info.json", lambda data: data["10"].pop(), "test",
+     "test/000003/scene_gt_info.json: scene 3, image 10: 1 entries, scene_gt.json has 2", TEST),
+])
+def test_values_that_training_refuses_are_named(root, name, change, part, text, archives):
+    data = json.loads((root / name).read_text())
+    change(data)
+    write_json(root / name, data)
+    assert problems(root) == [(part, text, archives)]
+    assert cli.main(["check-data", str(root)]) == 2
+
+
+def test_broken_meshes_are_all_named(root):
+    (root / "models/obj_000001.ply").write_text("rubbish")
+    bop_folder.write_ply(root / "models/obj_000005.ply",
+                         1e-3 * bop_folder.corners(bop_folder.MODELS["5"]))  # metres
+    first, second = problems(root)
+    assert first[0] == second[0] == "models" and first[2] == second[2] == MODELS
+    assert "models/obj_000001.ply: not a readable mesh" in first[1]
+    assert "models/obj_000005.ply: the mesh is 0.1 mm long" in second[1]
+
+
 def test_other_sets_are_checked_against_their_own_files(tmp_path):
     write_set(tmp_path, "train")
     parts = {part.name: part for part in check_set(tmp_path, None)}
