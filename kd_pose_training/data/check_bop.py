@@ -58,20 +58,20 @@ def check_set(root: str | Path, public: PublicSet | None, *, splits: Sequence[st
     """Check a folder.
 
     Args:
-        public: what the set should consist of; None: another set, of which every folder of scenes
-            is checked.
+        public: what the set should consist of, all of it missing where there is no folder; None:
+            another set, of which every folder of scenes is checked.
         splits: only these; empty: all.
         samples: pictures of each kind and split that are decoded.
 
     Raises:
-        BopError: there is no such folder.
+        BopError: there is no such folder (of another set), or no such split.
     """
     root = Path(root)
-    if not root.is_dir():
-        wanted = f"; unpack {public.base} there" if public else ""
-        raise BopError(f"{root}: no such folder{wanted}")
+    if not root.is_dir() and (public is None or root.exists()):
+        raise BopError(f"{root}: {'not a' if root.exists() else 'no such'} folder")
     parts = [_cameras(root, public), *_models(root, public), _targets(root, public)]
-    there = sorted(item.name for item in root.iterdir() if bop_files.numbered_folders(item))
+    there = sorted(item.name for item in (root.iterdir() if root.is_dir() else ())
+                   if bop_files.numbered_folders(item))
     known = public.splits if public else {name: PublicSplit((), ()) for name in there}
     unknown = sorted(set(splits) - set(known) - set(there))
     if unknown:

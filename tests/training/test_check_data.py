@@ -166,8 +166,18 @@ def test_other_sets_are_checked_against_their_own_files(tmp_path):
     assert parts["train"].state == "MISSING"
     remove(tmp_path, "models/models_info.json")
     assert check_set(tmp_path, None)[1].problems
-    with pytest.raises(BopError, match="absent: no such folder; unpack tiny_base.zip"):
-        check_set(tmp_path / "absent", TINY)
+    for public, name, text in ((None, "absent", "absent: no such folder"),
+                               (TINY, "models/obj_000001.ply", "obj_000001.ply: not a folder")):
+        with pytest.raises(BopError, match=text):
+            check_set(tmp_path / name, public)
+
+
+def test_of_a_set_whose_folder_is_absent_everything_is_missing(tmp_path):
+    parts = check_set(tmp_path / "absent", TINY)
+    assert {part.name: part.state for part in parts} == {
+        "camera": "MISSING", "models": "MISSING", "models_eval": "MISSING", "targets": "MISSING",
+        "test": "MISSING", "train_pbr": "MISSING", "train_synt": "absent"}
+    assert archives_of(parts) == [BASE, MODELS, TEST, PBR]
 
 
 def test_command(root, tmp_path, capsys, monkeypatch):
@@ -181,7 +191,9 @@ def test_command(root, tmp_path, capsys, monkeypatch):
             in printed)
     assert "lm_test_all.zip or lm_test_bop19.zip" in printed and "lm_train.zip" not in printed
     assert cli.main(["check-data", "ycbv", "--root", str(tmp_path)]) == 2
-    assert "ycbv: no such folder; unpack ycbv_base.zip there" in capsys.readouterr().err
+    printed = capsys.readouterr().out
+    assert f"unpacked into {tmp_path / 'ycbv'} (ycbv_base.zip: beside it):" in printed
+    assert all(f"ycbv_{name}.zip\n" in printed for name in ("base", "models", "train_real"))
     assert cli.main(["check-data", str(tmp_path / "lm"), "--samples", "-1"]) == 2
 
 
