@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kd_pose_training.data.bop import BopDataset
     from kd_pose_training.data.bop_results import BopEstimate
+    from kd_pose_training.evaluation.bop_score import Target
 
 _EPILOG = """\
 examples:
@@ -62,6 +65,8 @@ def _run(options: argparse.Namespace) -> int:
                     renderer=options.renderer, delta=1e-3 * options.vsd_delta,
                     allow_missing=options.allow_missing)
     print(table(summary))
+    for text in summary["warnings"]:
+        print(f"warning: {text}", file=sys.stderr)
     if options.out:
         write_json(summary, options.out)
         print(f"{options.out}: written")
@@ -79,7 +84,7 @@ def open_dataset(root: Path, split: str, targets: str | None) -> BopDataset:
 def score(dataset: BopDataset, estimates: list[BopEstimate], source: Path, *, vsd: bool = True,
           renderer: str = "auto", delta: float = 0.015, allow_missing: bool = False,
           progress: bool = True) -> dict[str, Any]:
-    """Summary of a results file.
+    """Summary of a results file. ``warnings``: texts about rows that do not count.
 
     Raises:
         ValueError: target images without a row (unless allowed), or no targets. BopError: of the
@@ -103,13 +108,44 @@ def score(dataset: BopDataset, estimates: list[BopEstimate], source: Path, *, vs
                            renderer=open_depth_renderer(renderer) if vsd else None,
                            add_s=public.add_s if public else None)
     used = sum(len(target.estimates) for target in targets)
+    warnings = [*_other_set(source, dataset.root), *_rows_not_scored(estimates, targets, used)]
     times = {(item.scene_id, item.im_id): item.time for item in estimates}
     known = [value for value in times.values() if value >= 0]
     return {"results": str(source), "data": f"{dataset.root}:{dataset.split}",
             "images": len(images), "images_without_rows": len(missing),
             "rows": len(estimates), "rows_without_target": len(estimates) - used,
             "time_per_image_s": sum(known) / len(known) if len(known) == len(times) else None,
-            **summarise(scores)}
+            "warnings": warnings, **summarise(scores)}
+
+
+def _other_set(source: Path, root: Path) -> list[str]:
+    """Said where name of file or folder is that of a public set, and the other is not."""
+    from kd_pose_training.data.bop_results import parse_name
+    from kd_pose_training.data.public_sets import PUBLIC_SETS
+    try:
+        theirs, ours = parse_name(source)[1], root.resolve().name
+    except ValueError:  # with --split the name may be any
+        return []
+    if theirs == ours or not {theirs, ours} & PUBLIC_SETS.keys():
+        return []
+    return [f"{source}: is of the data set {theirs!r} by its name, scored against {root}"]
+
+
+def _rows_not_scored(estimates: Sequence[BopEstimate], targets: Sequence[Target],
+                     used: int) -> list[str]:
+    """How many rows are of no target, or more than a target has instances."""
+    places = {(target.frame.scene_id, target.frame.im_id, target.obj_id) for target in targets}
+    strays = [item for item in estimates
+              if (item.scene_id, item.im_id, item.obj_id) not in places]
+    surplus, why = len(estimates) - used - len(strays), []
+    if strays:
+        why.append(f"{len(strays)} of scenes, images or objects that are no target (the first: "
+                   f"scene {strays[0].scene_id} image {strays[0].im_id} object "
+                   f"{strays[0].obj_id})")
+    if surplus:
+        why.append(f"{surplus} more than there are instances to be found")
+    total = len(strays) + surplus
+    return [f"{total} of {len(estimates)} rows do not count: {', '.join(why)}"] if why else []
 
 
 def _some(images: list[tuple[int, int]], count: int = 5) -> str:

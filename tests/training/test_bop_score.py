@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import types
 
@@ -176,6 +177,36 @@ def test_a_missing_image_is_named(tmp_path, rays, capsys):
     assert "no row for 1 of 2 target images: scene 2 image 1;" in capsys.readouterr().err
     assert cli.main([*arguments, "--allow-missing"]) == 0
     assert "50.0%" in capsys.readouterr().out  # 2 of 4 targets
+
+
+def test_rows_that_do_not_count_are_said(tmp_path, rays, capsys):
+    root = bop_plates.write_plates(tmp_path / "set", rays)
+    path, out = tmp_path / "ours_set-test.csv", tmp_path / "score.json"
+    arguments = ["bop-score", str(path), "--dataset", str(root), "--no-vsd", "-o", str(out)]
+    found = estimates()
+    write_results(path, found)
+    assert cli.main(arguments) == 0
+    assert not capsys.readouterr().err and json.loads(out.read_text())["warnings"] == []
+    strays = [dataclasses.replace(found[0], **{key: 99}) for key in
+              ("obj_id", "im_id", "scene_id")]
+    write_results(path, [*found, *strays, found[0]])
+    assert cli.main(arguments) == 0
+    text = (f"4 of {len(found) + 4} rows do not count: 3 of scenes, images or objects that are "
+            "no target (the first: scene 2 image 0 object 99), 1 more than there are instances")
+    assert f"warning: {text}" in capsys.readouterr().err
+    written = json.loads(out.read_text())
+    assert written["rows_without_target"] == 4 and text in written["warnings"][0]
+
+
+def test_a_file_of_another_public_set_is_said(tmp_path, rays, capsys):
+    root = bop_plates.write_plates(tmp_path / "lmo", rays)
+    for name in ("ours_lmo-test.csv", "ours_ycbv-test.csv", "any name.csv"):
+        write_results(tmp_path / "ours_lmo-test.csv", estimates())
+        path = (tmp_path / "ours_lmo-test.csv").rename(tmp_path / name)
+        assert cli.main(["bop-score", str(path), "--dataset", str(root), "--no-vsd",
+                         "--split", "test"]) == 0
+        said = f"{path}: is of the data set 'ycbv' by its name" in capsys.readouterr().err
+        assert said == ("ycbv" in name)
 
 
 @pytest.mark.parametrize("seed", range(3))
