@@ -22,6 +22,7 @@ from kd_pose.manifest import ObjectSpec
 from kd_pose_training.data import bop_files
 from kd_pose_training.data.bop_files import (
     MM,
+    ROTATION_TOLERANCE,
     BopError,
     by_number,
     numbered_folders,
@@ -319,6 +320,11 @@ def _symmetries(info: Mapping[str, Any], where: str) -> tuple[tuple, tuple]:
     for i, item in enumerate(lists["symmetries_discrete"]):
         T = numbers({"symmetries_discrete": item}, "symmetries_discrete", 16,
                     f"{where}, entry {i}").reshape(4, 4)
+        R = T[:3, :3]
+        if (np.abs(R @ R.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(R) < 0
+                or T[3].tolist() != [0, 0, 0, 1]):
+            raise BopError(f"{where}, entry {i}: key 'symmetries_discrete' must be a rigid motion "
+                           f"(rotation and translation, row by row, then 0, 0, 0, 1), got {item}")
         T[:3, 3] *= MM
         discrete.append(tuple(T.ravel().tolist()))
     for i, item in enumerate(lists["symmetries_continuous"]):
