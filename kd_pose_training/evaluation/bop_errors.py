@@ -65,14 +65,19 @@ class PoseErrors:
 
     def add_s(self, T_est: np.ndarray, T_true: np.ndarray) -> np.ndarray:
         """Mean distance (n,) of each true point to the nearest estimated one, metres."""
-        # Seen from the estimate the estimated points stand still, so that one tree is enough.
-        relative = np.linalg.solve(np.asarray(T_est, float), np.asarray(T_true, float))
+        T_est, T_true = np.asarray(T_est, float), np.asarray(T_true, float)
 
-        def mean(T: np.ndarray) -> np.ndarray:
-            moved = (T[:, :3] @ self._rows).transpose(0, 2, 1)
-            return self.tree.query(moved)[0].mean(axis=1)
+        def mean(T_est: np.ndarray, T_true: np.ndarray) -> np.ndarray:
+            # Seen from the estimate the estimated points stand still, so that one tree is enough.
+            moved = np.linalg.solve(T_est, T_true)[:, :3] @ self._rows
+            nearest = self.tree.query(moved.transpose(0, 2, 1))[1]
+            # Rounded rotations stretch a little: enough to be seen in distances, hardly in which
+            # point is the nearest. So distances are measured in the camera's frame.
+            gap = (T_est[:, :3, :3] @ self.tree.data[nearest].transpose(0, 2, 1)
+                   + T_est[:, :3, 3:] - T_true[:, :3] @ self._rows)
+            return np.sqrt(np.einsum("nim,nim->nm", gap, gap)).mean(axis=1)
 
-        return _by_chunks(mean, (relative,), 3 * len(self.points))
+        return _by_chunks(mean, (T_est, T_true), 3 * len(self.points))
 
     def mssd(self, T_est: np.ndarray, T_true: np.ndarray) -> np.ndarray:
         """Maximum symmetry-aware surface distance (n,), metres.

@@ -111,6 +111,19 @@ def test_errors_by_brute_force():
     assert np.allclose(errors.mspd(est, true, K), gap.max(axis=2).min(axis=1), atol=1e-9)
 
 
+@pytest.mark.parametrize("decimals, tolerance", [(15, 1e-12), (3, 2e-8)])
+def test_add_s_is_measured_in_the_camera_s_frame(decimals, tolerance):
+    """Rotations of files are rounded, so that turning back stretches: by up to 5e-6 m here. What
+    is left of it is the choice between neighbours that are nearly as near."""
+    points, (est, true) = ball(200), poses(3, seed=2)
+    est[:, :3, :3] = np.round(est[:, :3, :3], decimals)
+    a, b = (T[:, None, :3, :3] @ points[None, :, :, None] + T[:, None, :3, 3:]
+            for T in (est, true))
+    wanted = [np.mean([np.linalg.norm(a[i] - point, axis=1).min() for point in b[i]])
+              for i in range(3)]
+    assert np.allclose(PoseErrors(points).add_s(est, true), wanted, rtol=0, atol=tolerance)
+
+
 def test_errors_do_not_change_with_the_camera_s_place():
     errors, (est, true) = PoseErrors(ball(300)), poses(4)
     T = make_pose(rotation_from_vector((1.0, 2.0, 0.5)), (0.3, 0.1, -0.2))
