@@ -42,6 +42,7 @@ def bring(config: TrainConfig, world: distributed.World, start: bool = True) -> 
     Raises:
         ValueError: data, weights, teacher and configuration do not fit together.
     """
+    _check_share(config, world)
     datasets = open_datasets(config.data.train, config.data.objects)
     if config.data.label_noise:
         disturb_labels(datasets, config.data.label_noise)
@@ -63,6 +64,14 @@ def bring(config: TrainConfig, world: distributed.World, start: bool = True) -> 
 
     return RunParts(config, task, train_set, samples.collate, header,
                     val_set if config.data.val else None, fixed=FIXED)
+
+
+def _check_share(config: TrainConfig, world: distributed.World) -> None:
+    size, least = config.trainer.batch_size, 2 * world.size
+    # Batch norm of the image-wide average has one number per image and channel.
+    if config.task == "object_codes" and size < least:
+        raise ValueError(f"trainer.batch_size is {size}, shared by {world.size} processes; "
+                         f"allowed: {least} or more for the task object_codes, 2 in each process")
 
 
 def open_datasets(entries: Sequence[str], objects: Sequence[str]) -> list:

@@ -20,6 +20,7 @@ from kd_pose_training import cli
 from kd_pose_training.config import load_config
 from kd_pose_training.data import bop
 from kd_pose_training.engine.checkpoint import load_checkpoint
+from kd_pose_training.engine.distributed import World
 from kd_pose_training.engine.log import read_log
 from kd_pose_training.export import set_manifest_metrics
 from kd_pose_training.models.codenet import resnet34_dense
@@ -115,6 +116,17 @@ def test_too_few_samples_and_wrong_sizes_end_in_one_line(run, tmp_path, capsys):
                          setting]) == 2
         error = capsys.readouterr().err.strip()
         assert part in error and "\n" not in error
+
+
+@pytest.mark.parametrize("size, fits", [(3, False), (4, True)])
+def test_every_process_needs_two_crops(run, size, fits):
+    config = load_config(run / "codes.yaml", [f"trainer.batch_size={size}"])
+    if fits:
+        assert command.bring(config, World(size=2)).config.trainer.batch_size == size
+        return
+    with pytest.raises(ValueError, match="batch_size is 3, shared by 2 .* allowed: 4 or more"):
+        command.bring(config, World(size=2))
+    assert command.bring(config, World()).task  # alone it does
 
 
 def test_export_and_estimate(run, patched, capsys):
