@@ -70,8 +70,10 @@ def keypoint_trust(teacher: LocalPredictions, size: Tensor, half: float) -> Tens
     weights = torch.where(teacher.valid, teacher.scores, 0.0).float()
     weights = weights / weights.sum(1, keepdim=True).clamp(min=1e-12)
     points = teacher.points.float()
-    mean = torch.einsum("gn,gnkd->gkd", weights, points)
-    square = torch.einsum("gn,gnk->gk", weights, (points - mean[:, None]).square().sum(-1))
+    # Inside autocast the sums would round pixels to half precision, coarser than the spread.
+    with torch.autocast(points.device.type, enabled=False):
+        mean = torch.einsum("gn,gnkd->gkd", weights, points)
+        square = torch.einsum("gn,gnk->gk", weights, (points - mean[:, None]).square().sum(-1))
     return 1 / (1 + square / (half * size.clamp(min=1.0)[:, None]) ** 2)
 
 

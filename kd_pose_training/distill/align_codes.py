@@ -64,7 +64,8 @@ def code_errors(codes: Tensor, answers: CodeAnswers) -> Tensor:
     wrong = ((codes > 0.5) != answers.bits) & answers.coded[:, None]
     pixels = answers.coded.sum((1, 2))
     share = wrong.sum((2, 3)) / pixels.clamp(min=1)[:, None]
-    error = share @ bit_shares(codes.shape[1], codes.device)
+    # Not a matrix product: autocast would round it to half precision.
+    error = (share * bit_shares(codes.shape[1], codes.device)).sum(1)
     return torch.where(pixels > 0, error, torch.inf)
 
 

@@ -11,9 +11,9 @@ teacher's width) or the teacher:
     relation           |r(S) - r(T)|, r(A)_i = sum over j of softmax_j(A_i A_j / C^(1/2)) A_j
 
 Two choices differ from the published code. All norms are root mean squares per image over maps in
-units of the teacher's mean activation, so that weights mean the same for any batch, map size and
-teacher. The relation has no weights of its own: trainable ones on the teacher's side would let
-the target shrink to what is easy.
+units of the teacher's mean activation in that image, so that weights mean the same for any batch,
+map size and teacher. The relation has no weights of its own: trainable ones on the teacher's side
+would let the target shrink to what is easy.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TINY = 1e-8
 
 def feature_terms(student: Tensor, teacher: Tensor, temperature: float = 0.5
                   ) -> tuple[Tensor, Tensor, Tensor]:
-    """``attention``, ``masked`` and ``relation``, scalars: means over the batch.
+    """``attention``, ``masked`` and ``relation``, scalars in float32: means over the images.
 
     Args:
         student, teacher: (B, C, H, W) of one level; gradients reach the student.
@@ -38,8 +38,14 @@ def feature_terms(student: Tensor, teacher: Tensor, temperature: float = 0.5
     if student.shape != teacher.shape or student.ndim != 4:
         raise ValueError(f"student and teacher must be (B, C, H, W) alike, got "
                          f"{tuple(student.shape)} and {tuple(teacher.shape)}")
-    unit = teacher.detach().float().abs().mean().clamp(min=_TINY)
-    student, teacher = student.float() / unit, teacher.detach().float() / unit
+    # Inside autocast the products of the relation would be rounded to half precision.
+    with torch.autocast(student.device.type, enabled=False):
+        return _terms(student.float(), teacher.detach().float(), temperature)
+
+
+def _terms(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    unit = teacher.abs().mean((1, 2, 3), keepdim=True).clamp(min=_TINY)
+    student, teacher = student / unit, teacher / unit
     spatial = [x.abs().mean(1).flatten(1) for x in (student, teacher)]
     channel = [x.abs().mean((2, 3)) for x in (student, teacher)]
     attention = (_root_mean(spatial[0] - spatial[1]) + _root_mean(channel[0] - channel[1])).mean()

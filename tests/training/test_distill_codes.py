@@ -156,6 +156,8 @@ def test_errors_and_gate():
     answers = CodeAnswers(masks, codes, bits, batch.codes >= 0)
     errors = code_errors(codes.sigmoid(), answers)
     assert errors.tolist() == pytest.approx([0.0, 4 / 15])
+    with torch.autocast("cpu", torch.bfloat16):  # which would round the weights of the bits
+        assert torch.equal(code_errors(codes.sigmoid(), answers), errors)
     nothing = dataclasses.replace(answers, coded=torch.zeros_like(answers.coded))
     assert torch.isinf(code_errors(codes.sigmoid(), nothing)).all()
     right = make_task(Fixed(*logits(batch)), Fixed(masks, codes), max_error=0.2)(batch)

@@ -141,6 +141,26 @@ def test_trust_by_hand():
     torch.testing.assert_close(keypoint_trust(alone, torch.tensor([50.0]), 0.1), torch.ones(1, 2))
 
 
+def test_terms_are_computed_in_float32_under_autocast():
+    """Votes spread by 0.2 px about pixel 40 to 220: bfloat16 tells whole pixels there."""
+    points = torch.rand(50, 1, 8, 2) * 180 + 40 + torch.randn(50, 10, 8, 2) * 0.2
+    votes = LocalPredictions(points, torch.rand(50, 10), torch.ones(50, 10, dtype=torch.bool))
+    maps = torch.randn(2, 64, 6, 6), torch.randn(2, 64, 6, 6)
+    values = [(keypoint_trust(votes, torch.full((50,), 100.0), 0.01), *feature_terms(*maps))]
+    with torch.autocast("cpu", torch.bfloat16):
+        values.append((keypoint_trust(votes, torch.full((50,), 100.0), 0.01),
+                       *feature_terms(*maps)))
+    for full, half in zip(*values):
+        assert torch.equal(full, half)
+
+
+def test_feature_terms_of_an_image_do_not_depend_on_the_others():
+    student, teacher = torch.randn(2, 8, 3, 4), torch.randn(2, 8, 3, 4)
+    teacher[1] *= 20  # one image in which much is active
+    alone = [torch.stack(feature_terms(student[i:i + 1], teacher[i:i + 1])) for i in (0, 1)]
+    torch.testing.assert_close(torch.stack(feature_terms(student, teacher)), sum(alone) / 2)
+
+
 # ---- the task --------------------------------------------------------------------------------
 
 def test_all_terms_together_reach_the_student_and_the_adapters_only():
