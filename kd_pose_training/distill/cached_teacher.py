@@ -6,9 +6,7 @@ Works for a fixed augmentation set (``data.variants``) and any number of runs th
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +21,7 @@ from kd_pose_training.data.teacher_cache import TeacherCache
 from kd_pose_training.distill.code_teacher import CodeTeacher, CodeTeacherOutputs
 from kd_pose_training.distill.selection import numpy_of
 from kd_pose_training.distill.teacher import Teacher, TeacherOutputs
+from kd_pose_training.engine.checkpoint import fingerprint
 from kd_pose_training.engine.device import choose_numerics
 
 BATCH = 64  # images a time while filling
@@ -38,10 +37,10 @@ def cache_key(config: TrainConfig) -> dict[str, Any]:
         data.pop("pose_share"), data.pop("unposed_share")
     if config.data.label_noise is None:
         data.pop("label_noise")
-    digest = hashlib.sha256(Path(config.distill.teacher).read_bytes()).hexdigest()
     numerics = choose_numerics(config.trainer.device, config.trainer.precision, True)
-    return {"teacher": digest, "data": data, "augment": to_dict(config)["augment"],
-            "task": config.task, "precision": str(numerics.autocast)}
+    return {"teacher": fingerprint(config.distill.teacher), "data": data,
+            "augment": to_dict(config)["augment"], "task": config.task,
+            "precision": str(numerics.autocast)}
 
 
 def fill_cache(teacher: Teacher | CodeTeacher, samples: FixedAugmentationSet,

@@ -6,6 +6,7 @@ far. Files hold plain data and tensors only, so they are read without executing 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 from collections.abc import Mapping
@@ -85,6 +86,15 @@ def find_checkpoint(path: str | Path) -> Path:
         if (path / name).is_file():
             return path / name
     raise CheckpointError(f"{path}: holds neither {BEST} nor {LAST}; is it the folder of a run?")
+
+
+def fingerprint(path: str | Path) -> str:
+    """SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def random_state() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from kd_pose_training.data.label_noise import disturb_labels
 from kd_pose_training.data.samples import make_samples
 from kd_pose_training.data.splits import open_split
 from kd_pose_training.engine import distributed
-from kd_pose_training.engine.checkpoint import CheckpointError, load_checkpoint
+from kd_pose_training.engine.checkpoint import CheckpointError, fingerprint, load_checkpoint
 from kd_pose_training.engine.sampler import sample_seed
 from kd_pose_training.models import build_model
 from kd_pose_training.models.exported_weights import (
@@ -30,7 +30,8 @@ from kd_pose_training.tasks.object_votes import VotesTask
 from kd_pose_training.training.run import RunParts, averaged_weights
 
 # Keys of the header that stay the same over a run, and what they hold.
-FIXED = {"objects": "the objects' models have", "code_tables": "the objects' models have"}
+FIXED = {"objects": "the objects' models have", "code_tables": "the objects' models have",
+         "teacher": "the teacher's file has"}
 
 
 def bring(config: TrainConfig, world: distributed.World, start: bool = True) -> RunParts:
@@ -50,6 +51,8 @@ def bring(config: TrainConfig, world: distributed.World, start: bool = True) -> 
     samples = make_samples(config, specs, datasets)
     header = make_header(config, specs, samples.code_tables)
     task = build_task(config, header["objects"], samples.code_tables, start)
+    if config.distill:
+        header["teacher"] = fingerprint(config.distill.teacher)
     train_set = samples.dataset(datasets, task.network, True)
     if config.data.variants:
         train_set = FixedAugmentationSet(train_set, config.data.variants)

@@ -157,7 +157,8 @@ def check_same_run(header: Mapping[str, Any], state: Mapping[str, Any], path: Pa
     if changed:
         raise ValueError(f"{path}: was trained with other settings: {'; '.join(changed)}")
     for key, what in fixed.items():
-        if state.get(key) != header.get(key):
+        # A checkpoint of an earlier version may lack the key.
+        if key in state and state[key] != header.get(key):
             raise ValueError(f"{path}: {what} changed since the run was started")
 
 

@@ -7,7 +7,6 @@ what the seed gives.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from kd_pose_training.engine.checkpoint import (
     LAST,
     CheckpointError,
     find_checkpoint,
+    fingerprint,
     is_finished,
     load_checkpoint,
 )
@@ -182,11 +182,6 @@ def _check_same(weights: SimccWeights, config: WholebodyTrainConfig) -> None:
 def recipe_of(weights: SimccWeights) -> WholebodyTrainConfig:
     """The recipe that a run's checkpoint was trained by."""
     return strict.from_dict(WholebodyTrainConfig, weights.state["config"], str(weights.path))
-
-
-def fingerprint(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def load_network(path: str | Path, averaged: bool = True

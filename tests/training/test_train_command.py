@@ -14,6 +14,7 @@ from helpers.fake_votes import FakeVotes
 from kd_pose.manifest import ObjectSpec
 from kd_pose_training import cli
 from kd_pose_training.config import load_config
+from kd_pose_training.engine.checkpoint import load_checkpoint, save_checkpoint
 from kd_pose_training.engine.log import read_log
 from kd_pose_training.models.exported_weights import restore_batch_norms
 from kd_pose_training.training import objects as command
@@ -95,6 +96,23 @@ def test_a_student_learns_from_a_finished_run(config_path, tmp_path, capsys):
     assert _run(config_path, "-o", tmp_path / "student", "--resume", *settings) == 0
     assert _run(config_path, "-o", tmp_path / "student", "--resume", *settings,
                 "--set", "distill.weight=1") != 0
+
+
+def test_a_run_is_not_resumed_with_another_teacher_at_the_same_path(config_path, tmp_path, capsys):
+    short = ("--set", "trainer.iterations=1", "--set", "trainer.validate_every=0")
+    teacher, last = tmp_path / "t/last.pt", tmp_path / "s/last.pt"
+    assert _run(config_path, "-o", tmp_path / "t", *short) == 0
+    arguments = (config_path, "-o", tmp_path / "s", *short,
+                 "--set", f"distill.teacher={teacher}", "--set", "distill.score_threshold=0")
+    assert _run(*arguments) == 0
+    state = load_checkpoint(teacher)
+    save_checkpoint({**state, "iteration": 0}, teacher)
+    assert _run(*arguments, "--resume") == 2
+    error = capsys.readouterr().err
+    assert "s/last.pt: the teacher's file has changed since the run was started" in error
+    state = load_checkpoint(last)  # an earlier version did not know its teacher
+    save_checkpoint({key: value for key, value in state.items() if key != "teacher"}, last)
+    assert _run(*arguments, "--resume") == 0
 
 
 def test_output_folder_in_use_is_refused_and_resumed(config_path, tmp_path, capsys):
