@@ -2,27 +2,69 @@
 
 A folder with ``key.json`` (what the answers belong to) and one ``.npy`` file per array, a row per
 sample. It is filled front to back and says how far it has come, so that filling can be stopped and
-continued; it is read through memory maps. A cache that belongs to something else is refused, since
-wrong answers would teach nonsense quietly.
+continued, by one process at a time (:func:`only_one`); it is read through memory maps. A cache
+that belongs to something else is refused, since wrong answers would teach nonsense quietly.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-KEY_FILE, DONE_FILE = "key.json", "done.json"
+KEY_FILE, DONE_FILE, LOCK_FILE = "key.json", "done.json", "lock"
 SPARE_BYTES = 200e6  # left free on the disk
 
 
 class CacheError(ValueError):
     """A cache that cannot be used; the message names the folder."""
+
+
+@contextmanager
+def only_one(folder: str | Path) -> Iterator[None]:
+    """Keep other processes from opening or filling a cache; waits, and says so, while one does.
+
+    The lock is the system's own on an open file: a process that is killed leaves none behind.
+
+    Raises:
+        CacheError: the folder holds something that is no cache, or its disk knows no locks.
+    """
+    folder = Path(folder)
+    _refuse_others(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK_FILE, "w") as stream:
+        try:
+            _lock(stream, folder)
+        except OSError as error:
+            raise CacheError(f"{folder / LOCK_FILE}: cannot be locked: {error.strerror}; give a "
+                             "folder of a local disk") from error
+        yield
+
+
+def _lock(stream: Any, folder: Path) -> None:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"{folder}: another process is filling this cache; waiting for it",
+              file=sys.stderr, flush=True)
+        fcntl.flock(stream, fcntl.LOCK_EX)
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raises CacheError if there is something that is neither a cache nor about to become one."""
+    if not folder.exists() or (folder / KEY_FILE).exists():
+        return
+    before = {LOCK_FILE, Path(KEY_FILE).with_suffix(".part").name}
+    if not folder.is_dir() or {item.name for item in folder.iterdir()} - before:
+        raise CacheError(f"{folder}: exists and is no cache of a teacher")
 
 
 class TeacherCache:
@@ -47,14 +89,22 @@ class TeacherCache:
         if (self.folder / KEY_FILE).exists():
             self._check_key()
         else:
-            self._create(shapes)
+            self._begin(shapes)
+        if not (self.folder / DONE_FILE).exists():  # where making the arrays may have been cut off
+            self._make_arrays(shapes)
         self._arrays = {name: self._open(name) for name in shapes}
 
     @property
     def done(self) -> int:
-        """Number of rows that are there, from the front."""
+        """Number of rows that are there, from the front; CacheError if the file does not say."""
         path = self.folder / DONE_FILE
-        return int(json.loads(path.read_text())) if path.exists() else 0
+        if not path.exists():
+            return 0
+        text = path.read_text(errors="replace").strip()
+        if not (text.isdecimal() and int(text) <= self.total):
+            raise CacheError(f"{path}: must hold a number from 0 to {self.total}, holds "
+                             f"{text[:40]!r}. Delete this file, and the cache is filled anew")
+        return int(text)
 
     @property
     def complete(self) -> bool:
@@ -91,27 +141,32 @@ class TeacherCache:
             theirs = json.loads((self.folder / KEY_FILE).read_text())
         except (OSError, ValueError) as error:
             raise CacheError(f"{self.folder / KEY_FILE}: cannot be read: {error}") from error
-        # More arrays than are wanted now (maps, for example) do no harm.
-        theirs["shapes"] = {name: shape for name, shape in (theirs.get("shapes") or {}).items()
-                            if name in self.key["shapes"]}
+        if theirs.get("samples") == self.total and self.complete:
+            # More arrays than are wanted now (maps, for example) do no harm; while filling they
+            # would stay behind the others.
+            theirs["shapes"] = {name: shape for name, shape in theirs["shapes"].items()
+                                if name in self.key["shapes"]}
         changed = _changes(theirs, self.key)
         if changed:
             raise CacheError(f"{self.folder}: is the cache of another teacher or augmentation: "
                              f"{'; '.join(changed)}. Give another folder, or delete this one")
 
-    def _create(self, shapes: Mapping[str, Sequence[int]]) -> None:
-        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
-            raise CacheError(f"{self.folder}: exists and is no cache of a teacher")
+    def _begin(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        _refuse_others(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         needs = sum(4 * self.total * int(np.prod(shape)) for shape in shapes.values())
         free = shutil.disk_usage(self.folder).free
         if needs + SPARE_BYTES > free:
             raise CacheError(f"{self.folder}: needs {needs / 1e9:.1f} GB, {free / 1e9:.1f} GB are "
                              "free; take fewer data.variants or no cache")
+        # First of all: by it the folder is known as a cache, however far the rest has come.
+        _write_text(self.folder / KEY_FILE, json.dumps(self.key, indent=1))
+
+    def _make_arrays(self, shapes: Mapping[str, Sequence[int]]) -> None:
         for name, shape in shapes.items():
             np.lib.format.open_memmap(self.folder / f"{name}.npy", "w+", np.float32,
                                       (self.total, *shape))
-        _write_text(self.folder / KEY_FILE, json.dumps(self.key, indent=1))
+        _write_text(self.folder / DONE_FILE, json.dumps(0))
 
     def _open(self, name: str) -> np.ndarray:
         path = self.folder / f"{name}.npy"
@@ -143,5 +198,8 @@ def _short(value: Any) -> str:
 
 def _write_text(path: Path, text: str) -> None:
     beside = path.with_suffix(".part")
-    beside.write_text(text)
+    with open(beside, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
     os.replace(beside, path)

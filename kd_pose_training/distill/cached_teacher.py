@@ -17,7 +17,7 @@ from kd_pose_training.config import TrainConfig, to_dict
 from kd_pose_training.data.batch import VoteBatch, collate
 from kd_pose_training.data.code_batch import CodeBatch
 from kd_pose_training.data.fixed_set import FixedAugmentationSet
-from kd_pose_training.data.teacher_cache import TeacherCache
+from kd_pose_training.data.teacher_cache import TeacherCache, only_one
 from kd_pose_training.distill.code_teacher import CodeTeacher, CodeTeacherOutputs
 from kd_pose_training.distill.selection import numpy_of
 from kd_pose_training.distill.teacher import Teacher, TeacherOutputs
@@ -48,11 +48,13 @@ def fill_cache(teacher: Teacher | CodeTeacher, samples: FixedAugmentationSet,
                join: Callable = collate) -> TeacherCache:
     """The complete cache of a run's folder ``distill.cache``; goes on with an unfinished one.
 
+    Where another process is filling it, waits until that one is done or has died.
+
     Args:
         join: of samples to a batch; that of the vote networks by default.
 
     Raises:
-        CacheError: see :class:`TeacherCache`.
+        CacheError: see :class:`TeacherCache` and :func:`only_one`.
     """
     numerics = choose_numerics(config.trainer.device, config.trainer.precision,
                                config.trainer.channels_last)
@@ -65,7 +67,14 @@ def fill_cache(teacher: Teacher | CodeTeacher, samples: FixedAugmentationSet,
         return _arrays(outputs)
 
     shapes = {name: rows.shape[1:] for name, rows in answer(0, 1).items()}
-    cache = TeacherCache(config.distill.cache, cache_key(config), shapes, samples.total)
+    with only_one(config.distill.cache):
+        cache = TeacherCache(config.distill.cache, cache_key(config), shapes, samples.total)
+        _fill(cache, answer, progress)
+    return cache
+
+
+def _fill(cache: TeacherCache, answer: Callable[[int, int], dict[str, np.ndarray]],
+          progress: bool) -> None:
     from tqdm import tqdm
     with tqdm(desc="asking the teacher", total=cache.total, initial=cache.done, unit=" samples",
               disable=None if progress else True, leave=False) as bar:
@@ -73,7 +82,6 @@ def fill_cache(teacher: Teacher | CodeTeacher, samples: FixedAugmentationSet,
             last = min(first + BATCH, cache.total)
             cache.write(first, answer(first, last))
             bar.update(last - first)
-    return cache
 
 
 def _arrays(outputs: Outputs) -> dict[str, np.ndarray]:

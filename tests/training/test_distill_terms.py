@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -14,7 +16,8 @@ from kd_pose.votes import VoteGrid
 from kd_pose_training.config import LossConfig, ModelConfig, OptimConfig, TrainerConfig, from_dict
 from kd_pose_training.data.batch import collate
 from kd_pose_training.data.fixed_set import FixedAugmentationSet
-from kd_pose_training.data.teacher_cache import CacheError, TeacherCache
+from kd_pose_training.data.teacher_cache import CacheError, TeacherCache, only_one
+from kd_pose_training.distill import cached_teacher
 from kd_pose_training.distill.align import keypoint_trust
 from kd_pose_training.distill.cached_teacher import fill_cache
 from kd_pose_training.distill.config import AlignTerm, DistillConfig, FeatureTerm, NaiveTerm
@@ -325,3 +328,68 @@ def test_folders_that_are_no_cache_and_rows_that_are_not_there(tmp_path):
     (tmp_path / "c/key.json").write_text("{")
     with pytest.raises(CacheError, match="key.json"):
         TeacherCache(tmp_path / "c", {}, {"scores": (2,)}, 3)
+
+
+def test_two_runs_fill_one_cache_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(cached_teacher, "BATCH", 4)
+    config, fixed, teacher = _config(tmp_path), FixedAugmentationSet(_data(), 2), _teacher()
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(fill_cache, teacher, fixed, config, False, progress=False)
+                for _ in range(2)]
+    first, second = (run.result().read(np.arange(16))["scores"] for run in runs)
+    np.testing.assert_array_equal(first, second)
+    assert first.any(axis=(1, 2)).all()
+
+
+def test_who_finds_a_cache_being_filled_waits_and_says_so(tmp_path, capsys):
+    opened = []
+
+    def second():
+        with only_one(tmp_path / "c"):
+            opened.append(True)
+
+    thread = Thread(target=second)
+    with only_one(tmp_path / "c"):
+        thread.start()
+        thread.join(0.3)
+        assert not opened
+    thread.join(5)
+    assert opened
+    assert f"{tmp_path / 'c'}: another process is filling this cache" in capsys.readouterr().err
+
+
+def test_a_cache_that_was_cut_off_when_it_began_is_gone_on_with(tmp_path, monkeypatch):
+    shapes, make = {"offsets": (3,), "scores": (2,)}, np.lib.format.open_memmap
+
+    def killed(path, *of):
+        if path.name == "scores.npy":
+            raise KeyboardInterrupt
+        return make(path, *of)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np.lib.format, "open_memmap", killed)
+        with pytest.raises(KeyboardInterrupt), only_one(tmp_path / "c"):
+            TeacherCache(tmp_path / "c", {}, shapes, 3)
+    with only_one(tmp_path / "c"):
+        cache = TeacherCache(tmp_path / "c", {}, shapes, 3)
+    cache.write(0, {name: np.ones((3, *shape), np.float32) for name, shape in shapes.items()})
+    assert cache.complete
+
+
+def test_a_damaged_count_of_rows_is_named(tmp_path):
+    cache = TeacherCache(tmp_path / "c", {}, {"scores": (2,)}, 3)
+    for text in ("", "4", "-1", "two"):
+        (tmp_path / "c/done.json").write_text(text)
+        with pytest.raises(CacheError, match=r"done.json: must hold a number from 0 to 3.*Delete"):
+            cache.write(0, {})
+
+
+def test_maps_do_not_stay_behind_in_an_unfinished_cache(tmp_path):
+    """A run without maps may read a cache that has them, but not go on filling it."""
+    with_maps = {"scores": (2,), "map0": (1,)}
+    cache = TeacherCache(tmp_path / "c", {}, with_maps, 2)
+    cache.write(0, {name: np.ones((1, *shape)) for name, shape in with_maps.items()})
+    with pytest.raises(CacheError, match=r"shapes.map0 was \[1\]"):
+        TeacherCache(tmp_path / "c", {}, {"scores": (2,)}, 2)
+    cache.write(1, {name: np.ones((1, *shape)) for name, shape in with_maps.items()})
+    assert TeacherCache(tmp_path / "c", {}, {"scores": (2,)}, 2).complete
