@@ -21,7 +21,9 @@ import numpy as np
 from kd_pose.manifest import ObjectSpec
 from kd_pose_training.data import bop_files
 from kd_pose_training.data.bop_files import (
+    IMAGE_FOLDERS,
     MM,
+    MODEL_FOLDERS,
     ROTATION_TOLERANCE,
     BopError,
     by_number,
@@ -34,8 +36,6 @@ from kd_pose_training.data.bop_targets import TargetList, read_targets, split_li
 __all__ = ["BopDataset", "BopError", "BopFrame", "BopInstance", "BopModel", "load_mesh_surface",
            "load_mesh_vertices", "models_file", "read_model", "read_models", "read_scene"]
 
-MODEL_FOLDERS = ("models", "models_eval", "models_cad", "models_reconst")
-IMAGE_FOLDERS = ("rgb", "gray")
 DIAMETER_RANGE_MM = (5.0, 5000.0)
 NO_INSTANCE = 255  # in packed instance maps, which therefore hold so many instances at most
 

@@ -15,6 +15,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+MODEL_FOLDERS = ("models", "models_eval", "models_cad", "models_reconst")
+IMAGE_FOLDERS = ("rgb", "gray")
 MM = 1e-3  # metres per millimetre
 ROTATION_TOLERANCE = 1e-2  # of R R^T from the identity; public sets are rounded to some 1e-4
 # All objects of a scene nearer than this: the translations are metres, not millimetres.

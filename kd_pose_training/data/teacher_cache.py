@@ -148,8 +148,9 @@ class TeacherCache:
                                 if name in self.key["shapes"]}
         changed = _changes(theirs, self.key)
         if changed:
-            raise CacheError(f"{self.folder}: is the cache of another teacher or augmentation: "
-                             f"{'; '.join(changed)}. Give another folder, or delete this one")
+            raise CacheError(f"{self.folder}: is the cache of another teacher, augmentation or "
+                             f"data: {'; '.join(changed)}. Give another folder, or delete this "
+                             "one")
 
     def _begin(self, shapes: Mapping[str, Sequence[int]]) -> None:
         _refuse_others(self.folder)
@@ -187,7 +188,8 @@ def _changes(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> 
         if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
             changed += _changes(theirs, mine, f"{path}{name}.")
         elif mine != theirs:
-            changed.append(f"{path}{name} was {_short(theirs)}, now {_short(mine)}")
+            was, now = (_short(part[name]) if name in part else "not noted" for part in (old, new))
+            changed.append(f"{path}{name} was {was}, now {now}")
     return changed
 
 

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kd_pose_training.config import TrainConfig, to_dict
+from kd_pose_training.config import TrainConfig, split_folder, to_dict
 from kd_pose_training.data.batch import VoteBatch, collate
 from kd_pose_training.data.code_batch import CodeBatch
 from kd_pose_training.data.fixed_set import FixedAugmentationSet
+from kd_pose_training.data.split_contents import split_contents
 from kd_pose_training.data.teacher_cache import TeacherCache, only_one
 from kd_pose_training.distill.code_teacher import CodeTeacher, CodeTeacherOutputs
 from kd_pose_training.distill.selection import numpy_of
@@ -29,7 +30,11 @@ Outputs = TypeVar("Outputs", TeacherOutputs, CodeTeacherOutputs)
 
 
 def cache_key(config: TrainConfig) -> dict[str, Any]:
-    """All that the answers depend on: the teacher's file, the samples and how they are changed."""
+    """All that the answers depend on: the teacher's file, the samples and how they are changed.
+
+    Raises:
+        OSError, ValueError: a file of the teacher or of the training data cannot be read.
+    """
     data = to_dict(config)["data"]
     for name in ("cache", "num_workers", "max_val_samples", "val"):
         data.pop(name)
@@ -38,7 +43,8 @@ def cache_key(config: TrainConfig) -> dict[str, Any]:
     if config.data.label_noise is None:
         data.pop("label_noise")
     numerics = choose_numerics(config.trainer.device, config.trainer.precision, True)
-    return {"teacher": fingerprint(config.distill.teacher), "data": data,
+    contents = {entry: split_contents(*split_folder(entry)) for entry in config.data.train}
+    return {"teacher": fingerprint(config.distill.teacher), "data": data, "contents": contents,
             "augment": to_dict(config)["augment"], "task": config.task,
             "precision": str(numerics.autocast)}
 

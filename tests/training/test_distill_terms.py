@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.bop_folder import write_picture, write_set
 from helpers.fake_votes import FakeVotes
 from kd_pose.votes import VoteGrid
 from kd_pose_training.config import LossConfig, ModelConfig, OptimConfig, TrainerConfig, from_dict
@@ -300,18 +301,30 @@ def test_filling_goes_on_where_it_was(tmp_path):
 
 @pytest.mark.parametrize("change, message", [
     ("teacher", "teacher was"), ("augment", "augment.blur was"),
+    ("contents", "contents.*:train was \"[0-9a-f]{16}\", now"),
+    ("version", "contents was not noted, now .*:train"),
     ("variants", "data.variants was 2, now 3")])
 def test_a_cache_of_something_else_is_refused(tmp_path, change, message):
     config, teacher = _config(tmp_path), _teacher()
+    scene = write_set(tmp_path / "set")
+    config = dataclasses.replace(config, data=dataclasses.replace(
+        config.data, train=(f"{tmp_path / 'set'}:train",)))
     fill_cache(teacher, FixedAugmentationSet(_data(), 2), config, False, progress=False)
     if change == "teacher":
         (tmp_path / "teacher.pt").write_bytes(b"others")
+    elif change == "contents":
+        write_picture(scene / "rgb/000010.png", np.zeros((6, 8, 3), np.uint8))
+    elif change == "version":  # an earlier one's
+        path = tmp_path / "cache/key.json"
+        key = json.loads(path.read_text())
+        del key["contents"]
+        path.write_text(json.dumps(key))
     elif change == "augment":
         config = dataclasses.replace(config, augment=dataclasses.replace(config.augment, blur=0.0))
     else:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, variants=3))
     variants = config.data.variants
-    with pytest.raises(CacheError, match=f"cache.*another teacher or augmentation.*{message}"):
+    with pytest.raises(CacheError, match=f"another teacher, augmentation or data: .*{message}"):
         fill_cache(teacher, FixedAugmentationSet(_data(), variants), config, False, progress=False)
 
 
