@@ -40,21 +40,24 @@ def job_folder(folder: Path, name: str, seed: int) -> Path:
 
 def check_results(config: Experiment, folder: Path,
                   recipe: Callable[[Path, str, int], Recipe]) -> None:
-    """Refuse results of other recipes than the experiment has now: a table compares equals.
+    """Refuse mistakes in any recipe, and results of others: a table compares equals.
 
     Args:
         recipe: of a folder and a job. That of no folder is compared, which may have been moved.
 
     Raises:
-        ValueError: names the run and every differing key with both values.
+        ValueError: a recipe is wrong, or the result is of another one; names every differing key
+            with both values.
     """
     jobs = [*((TEACHER, stage) for stage in range(len(config.teacher))),
             *((START, seed) for seed in config.seeds if config.start_iterations),
             *((name, seed) for name in config.arms for seed in config.seeds)]
     for name, seed in jobs:
         where = job_folder(folder, name, seed)
+        # A mistake in any of them is found here, before the first is done.
+        settings = strict.to_dict(recipe(Path(), name, seed))
         if (where / RESULT).exists():
-            _check_result(where, strict.to_dict(recipe(Path(), name, seed)))
+            _check_result(where, settings)
 
 
 def _check_result(where: Path, plan: dict[str, Any]) -> None:

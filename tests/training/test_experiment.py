@@ -185,6 +185,13 @@ def test_an_unknown_arm_is_named(tmp_path, capsys):
     assert "none" in capsys.readouterr().err and not (tmp_path / "o").exists()
 
 
+def test_a_mistake_in_any_arm_is_found_before_anything_is_done(tmp_path, capsys):
+    assert cli.main(["experiment", "object-distillation", str(_write(tmp_path)), "-o",
+                     str(tmp_path / "o"), "--set", "arms.both.set=[distill.align.wieght=3]"]) == 2
+    assert "distill.align.wieght" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists() and not (tmp_path / "data").exists()
+
+
 def test_figures_by_hand():
     """Two objects count alike; what was not found is an infinite error."""
     found = figures({"errors": {"a": [0.05, 0.15, None, 0.3], "b": [0.0]},

@@ -72,6 +72,14 @@ def experiment(tmp_path):
     return path
 
 
+def test_a_mistake_in_any_arm_is_found_before_anything_is_done(experiment, tmp_path, capsys):
+    (tmp_path / "synth.yaml").write_text("{}")
+    assert cli.main(["experiment", "wholebody-distillation", str(experiment), "-o",
+                     str(tmp_path / "o"), "--set", "arms.both.set=[distill.stgae=1]"]) == 2
+    assert "distill.stgae" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists() and not (tmp_path / "data").exists()
+
+
 def test_what_an_arm_learns_from_and_for_how_long(experiment, tmp_path):
     config = load_experiment(experiment, (), PeopleExperiment)
     plans = {name: recipe(config, tmp_path, name, 1) for name in config.arms}
