@@ -1,8 +1,9 @@
 """``kd-pose-train``: one command with a subcommand for every step from meshes to a model.
 
-Mistakes of the user (a wrong key, a missing file, a full disk) end in one clear line and exit
-status 2; ``--debug`` shows where they came from. A subcommand's module is imported only to add
-its options and imports its heavy parts when it runs, so that ``--help`` is quick.
+Mistakes of the user (a wrong key, a missing file, a full disk) and a lack of memory end in one
+clear line and exit status 2; ``--debug`` shows where they came from. A subcommand's module is
+imported only to add its options and imports its heavy parts when it runs, so that ``--help`` is
+quick.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from kd_pose_training.engine.signals import terminate_like_interrupt
+from kd_pose_training.engine.signals import is_of_killed_process, terminate_like_interrupt
 
 COMMAND_MODULES = ("make_objects", "synth_objects", "synth_people", "train", "distill_chain",
                    "export", "evaluate", "experiment", "bop_score", "check_data", "import_model")
@@ -66,9 +67,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"kd-pose-train {options.command}: error: {_one_line(error)}", file=sys.stderr)
         return 2
+    except (RuntimeError, MemoryError) as error:
+        shortage = _shortage(error)
+        if options.debug or shortage is None:
+            raise
+        print(f"kd-pose-train {options.command}: error: {shortage}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _shortage(error: BaseException) -> str | None:
+    """What to do about an error that tells of too little memory; None for any other."""
+    text = _one_line(error).rstrip(".")
+    again = "the same command goes on where it was, train with --resume"
+    if is_of_killed_process(error):
+        return (f"a process was killed ({text}); not enough memory? Take fewer workers or jobs; "
+                f"{again}")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"not enough memory ({text}); take smaller batches, fewer workers or jobs; {again}"
+    return None
 
 
 def _one_line(error: BaseException) -> str:

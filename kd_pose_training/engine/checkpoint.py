@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from kd_pose_training.engine.signals import is_of_killed_process
+
 FORMAT = "kd_pose checkpoint"
 VERSION = 1
 LAST, BEST = "last.pt", "best.pt"
@@ -30,6 +32,7 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
 
     Raises:
         CheckpointError: the disk is full or not writable; an earlier file at ``path`` survives.
+        RuntimeError: a data worker was killed meanwhile, or a device's memory is full; likewise.
     """
     path = Path(path)
     beside = path.with_name(path.name + ".part")
@@ -41,6 +44,8 @@ def save_checkpoint(state: dict[str, Any], path: str | Path) -> None:
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:  # torch reports a short write as RuntimeError
         beside.unlink(missing_ok=True)
+        if is_of_killed_process(error) or isinstance(error, torch.OutOfMemoryError):
+            raise
         kept = f"; the earlier checkpoint {path} is untouched" if path.exists() else ""
         raise CheckpointError(f"{path}: cannot be saved ({error}). Is the disk full?{kept}"
                               ) from error

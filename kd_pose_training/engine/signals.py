@@ -1,4 +1,6 @@
-"""What SIGINT and SIGTERM do: a training stops after the present iteration, other work at once."""
+"""What SIGINT and SIGTERM do: a training stops after the present iteration, other work at once.
+And how a process is known whose helper was killed.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 
 
@@ -32,6 +35,15 @@ def terminate_like_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+def is_of_killed_process(error: BaseException) -> bool:
+    """Whether an error says that a process of a pool or of a data loader was killed.
+
+    torch raises a plain RuntimeError, from a signal handler and so wherever the program is.
+    """
+    return isinstance(error, BrokenExecutor) or (
+        isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker (pid"))
 
 
 class StopRequest:

@@ -100,6 +100,20 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*.part"))
 
 
+def test_a_worker_killed_while_saving_is_no_full_disk(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    checkpoint.save_checkpoint({"iteration": 1}, path)
+
+    def killed(*of):
+        raise RuntimeError("DataLoader worker (pid 516) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(RuntimeError, match="^DataLoader worker"):
+        checkpoint.save_checkpoint({"iteration": 2}, path)
+    assert checkpoint.load_checkpoint(path)["iteration"] == 1
+    assert [item.name for item in tmp_path.iterdir()] == ["last.pt"]
+
+
 def test_nonfinite_loss_stops_with_the_batch_saved(tmp_path):
     def poisoned(samples):
         batch = collate(samples)

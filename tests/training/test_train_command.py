@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import types
+from concurrent.futures.process import BrokenProcessPool
 
 import pytest
 import torch
@@ -170,6 +172,44 @@ def test_mistakes_end_in_one_line(config_path, tmp_path, capsys, setting, part):
     assert _run(config_path, "-o", tmp_path / "x", "--set", setting) == 2
     error = capsys.readouterr().err.strip()
     assert part in error and "\n" not in error and "Traceback" not in error
+
+
+def test_a_killed_data_worker_ends_in_one_line(config_path, tmp_path, monkeypatch, capsys):
+    class Deadly(FakeVotes):
+        def __getitem__(self, key):
+            if torch.utils.data.get_worker_info() is not None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return super().__getitem__(key)
+
+    monkeypatch.setattr(sys.modules["kd_pose_training.data.object_dataset"], "ObjectVoteDataset",
+                        lambda datasets, config, grid, train: Deadly(grid))
+    assert _run(config_path, "-o", tmp_path / "x", "--set", "data.num_workers=1") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "a process was killed (DataLoader worker (pid" in error and "--resume" in error
+
+
+@pytest.mark.parametrize("error, part", [
+    (BrokenProcessPool("A process in the process pool was terminated abruptly"), "was killed"),
+    (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB"), "not enough memory"),
+    (MemoryError(), "not enough memory (MemoryError)")])
+def test_too_little_memory_ends_in_one_line(config_path, tmp_path, monkeypatch, capsys, error,
+                                            part):
+    def fail(*of):
+        raise error
+
+    monkeypatch.setattr("kd_pose_training.training.run.train", fail)
+    assert _run(config_path, "-o", tmp_path / "x") == 2
+    text = capsys.readouterr().err.strip()
+    assert part in text and "fewer workers or jobs" in text and "\n" not in text
+
+
+def test_an_error_of_the_program_keeps_its_traceback(config_path, tmp_path, monkeypatch):
+    def fail(*of):
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.")
+
+    monkeypatch.setattr("kd_pose_training.training.run.train", fail)
+    with pytest.raises(RuntimeError, match="Caught"):
+        _run(config_path, "-o", tmp_path / "x")
 
 
 def test_debug_shows_the_traceback(tmp_path):
