@@ -38,7 +38,7 @@ def job_folder(folder: Path, name: str, seed: int) -> Path:
     return folder / name / f"{'stage' if name == TEACHER else 'seed'}{seed}"
 
 
-def check_results(config: Experiment, folder: Path,
+def check_jobs(config: Experiment, folder: Path,
                   recipe: Callable[[Path, str, int], Recipe]) -> None:
     """Refuse mistakes in any recipe, and results of others: a table compares equals.
 

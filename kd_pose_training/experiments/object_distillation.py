@@ -21,7 +21,7 @@ from kd_pose_training.experiments.config import START, ExperimentConfig
 from kd_pose_training.experiments.jobs import (
     RESULT,
     TEACHER,
-    check_results,
+    check_jobs,
     job_folder,
     last_validation,
     run_jobs,
@@ -48,7 +48,7 @@ def run_experiment(config: ExperimentConfig, folder: str | Path,
         ValueError: a recipe or a run of another configuration; the message names it.
     """
     folder = Path(folder)
-    check_results(config, folder, partial(recipe, config))
+    check_jobs(config, folder, partial(recipe, config))
     folder.mkdir(parents=True, exist_ok=True)
     _make_data(config)
     arms = [name for name in config.arms if not only or name in only]

@@ -17,7 +17,7 @@ from kd_pose_training.experiments.jobs import (
     TEACHER,
     Job,
     Result,
-    check_results,
+    check_jobs,
     job_folder,
     run_jobs,
     seconds_learnt,
@@ -42,7 +42,7 @@ def run_experiment(config: PeopleExperiment, folder: str | Path,
         ValueError: a recipe or a run of another configuration; the message names it.
     """
     folder = Path(folder)
-    check_results(config, folder, partial(recipe, config))
+    check_jobs(config, folder, partial(recipe, config))
     folder.mkdir(parents=True, exist_ok=True)
     _make_data(config)
     for jobs in plan(config, only):

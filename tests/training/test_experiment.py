@@ -13,7 +13,7 @@ import pytest
 from kd_pose_training import cli, strict
 from kd_pose_training.engine.checkpoint import save_checkpoint
 from kd_pose_training.experiments.config import load_experiment
-from kd_pose_training.experiments.jobs import check_results
+from kd_pose_training.experiments.jobs import check_jobs
 from kd_pose_training.experiments.object_distillation import recipe, run_job
 from kd_pose_training.experiments.summary import figures, table
 from kd_pose_training.experiments.tables import spread
@@ -117,7 +117,7 @@ def _result(tmp_path, recipe=None, checkpoint=None):
 
 def _check(path, *sets):
     config = load_experiment(path, sets)
-    check_results(config, path.parent / "out", partial(recipe, config))
+    check_jobs(config, path.parent / "out", partial(recipe, config))
 
 
 def test_a_result_of_another_recipe_is_refused(tmp_path):
