@@ -186,7 +186,7 @@ def test_a_cache_for_another_output_is_refused(tmp_path):
     fixed, config = FixedAugmentationSet(FakeCodes(), 2), _config(tmp_path)
     fill_cache(_teacher(), fixed, config, False, progress=False, join=collate)
     finer = CodeTeacher(build_model(FINE), [0, 1])
-    with pytest.raises(CacheError, match="another teacher or augmentation: shapes.codes was"):
+    with pytest.raises(CacheError, match="augmentation or data: shapes.codes was"):
         fill_cache(finer, fixed, config, False, progress=False, join=collate)
     other = dataclasses.replace(config, data=dataclasses.replace(config.data, crop_pad=1.3))
     with pytest.raises(CacheError, match="data.crop_pad was 1.5, now 1.3"):
