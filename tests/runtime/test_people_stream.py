@@ -128,6 +128,24 @@ def test_one_detection_does_not_stand_for_two_who_overlap():
         assert all(person.score > 0 for person in frame.people)  # seen, not coasting
 
 
+def test_a_track_that_shows_the_same_person_again_is_left_out():
+    """Of somebody in a detected box a second track has only the upper half."""
+    s, fake = stream([ONE], detector_every_n=1, detector_still_n=1)
+    half = np.array([100.0, 100.0, 80.0, 76.0])
+    fake._pose = lambda box, pose=fake._pose: (
+        _shifted(pose(box), 6.5) if box.box_xywh[3] < 100 else pose(box))
+    assert ids(s.estimate(IMAGE, 0.0)) == ["1"]
+    s._tracker.tracks[0].box_xywh = half  # as if only the upper half had been sure
+    frame = s.estimate(IMAGE, 0.1)
+    assert len(fake.looked_at[1]) == 2  # both boxes, of one person
+    assert sum(person.score > 0 for person in frame.people) == 1
+
+
+def _shifted(person, pixels):
+    person.keypoints_xy = person.keypoints_xy + [pixels, 0.0]
+    return person
+
+
 def test_a_detection_is_believed_even_where_no_keypoint_is_sure():
     """Somebody far away: the detector vouches for them in every image, the track cannot."""
     s, fake = stream([ONE, TWO], detector_every_n=10)

@@ -23,7 +23,13 @@ from kd_pose.lifting import LiftingOptions, check_depth, lift_people
 from kd_pose.results import STAGES, Detection2D, PeopleFrame, PersonPose, TrackState
 from kd_pose.smoothing import PeopleSmoother, SmoothingOptions
 from kd_pose.stillness import Stillness
-from kd_pose.tracking import PeopleTracker, TrackingOptions, best_pairs, sure_keypoints
+from kd_pose.tracking import (
+    PeopleTracker,
+    TrackingOptions,
+    best_pairs,
+    looks_like,
+    sure_keypoints,
+)
 from kd_pose.wholebody_keypoints import PARTS
 from kd_pose.wholebody_pose import WholebodyPoseEstimator
 
@@ -168,8 +174,17 @@ class PeopleStream:
         frame = self.estimator.estimate(image, channel_order=channel_order,
                                         boxes=[*found, *missed])
         frame.timing_ms["detector"] += 1e3 * (looked - started)
-        frame.people = self._believable(frame.people, found)
+        frame.people = self._once(self._believable(frame.people, found), found)
         return frame, found
+
+    def _once(self, people: Sequence[PersonPose], detected: Sequence[Detection2D]
+              ) -> list[PersonPose]:
+        """Without whom a track shows again, or a part of, who is in a detected box already."""
+        vouched = {_key(item.box_xywh) for item in detected}
+        threshold = self._tracker.options.min_keypoint_score
+        found = [person for person in people if _key(person.box_xywh) in vouched]
+        return [person for person in people if _key(person.box_xywh) in vouched
+                or not looks_like(person, found, threshold)]
 
     def _due(self, image: np.ndarray, expected: Sequence[Detection2D]) -> bool:
         """Whether it is time for the detector, somebody being tracked."""

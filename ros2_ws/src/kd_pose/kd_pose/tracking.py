@@ -27,6 +27,8 @@ BODY = PARTS["body"]
 JOINT_TOLERANCE = 0.2
 # Two poses of one image that overlap so much in so narrow a tolerance are one person twice.
 TWIN_TOLERANCE, TWIN_OVERLAP = 0.05, 0.6
+# Two looks at boxes that overlap are at one person.
+ALIKE_OVERLAP = 0.7
 MIN_POINTS = 4  # fewer sure keypoints say nothing of a pose
 SPEED_MEMORY = 0.5  # share of the old speed in the new one
 HALT_S = 0.4  # a speed holds for a few images, then it fades
@@ -269,6 +271,18 @@ def without_twins(people: Sequence[PersonPose], threshold: float) -> list[int]:
         if not (overlaps[kept, i] > TWIN_OVERLAP).any():
             kept.append(i)
     return sorted(kept)
+
+
+def looks_like(person: PersonPose, others: Sequence[PersonPose], threshold: float) -> bool:
+    """Whether most of a person's sure joints lie at those of one of the others."""
+    if not others:
+        return False
+    overlaps = pose_overlaps(
+        np.array([other.keypoints_xy for other in others]), person.keypoints_xy[None],
+        np.array([sure_keypoints(other, threshold) for other in others]),
+        sure_keypoints(person, threshold)[None],
+        np.array([float(np.prod(person.box_xywh[2:]))]), JOINT_TOLERANCE / 2)
+    return bool((overlaps > ALIKE_OVERLAP).any())
 
 
 def best_pairs(gain: np.ndarray) -> list[tuple[int, int]]:
