@@ -60,7 +60,8 @@ class TransportSettings:
     ``exact``: value and derivative of the formula, at the potentials that were reached. Off: what
     GeomLoss computes (0.2.4 and 0.3.1): unbalanced, its iterations stop before the cost of
     unequal masses is all there, the more so the smaller the sets are beside ``reach``, and
-    derivatives have a factor (rho + eps/2) / (rho + eps); without ``debias`` eps (mass a mass b - ½ mass a - ½ mass b) is missing.
+    derivatives have a factor (rho + eps/2) / (rho + eps); without ``debias`` eps (mass a mass b -
+    ½ mass a - ½ mass b) is missing.
     ``knee``: distance from which the cost grows linearly, same unit; ``None``: squared throughout.
     """
 
