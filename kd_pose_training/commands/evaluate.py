@@ -141,6 +141,9 @@ def _check(options: argparse.Namespace) -> None:
                          "of a .json file")
     if options.boxes in ("detected", "both") and options.detector is None:
         raise ValueError(f"--boxes {options.boxes} needs --detector")
+    if options.boxes not in ("detected", "both") and options.detector_score_threshold is not None:
+        raise ValueError(f"--detector-score-threshold is for a detector's boxes, --boxes is "
+                         f"{options.boxes}")
     if options.bop_csv:
         from kd_pose_training.data.bop_results import parse_name
         parse_name(options.bop_csv)

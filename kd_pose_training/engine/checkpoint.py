@@ -60,6 +60,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such checkpoint")
+    if path.suffix == ".onnx":
+        raise CheckpointError(f"{path}: is an exported model; allowed here: a checkpoint (.pt)")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types for a damaged file

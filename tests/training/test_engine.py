@@ -82,6 +82,12 @@ def test_a_signal_saves_and_resume_goes_on(tmp_path, whole_run, number):
     assert _losses(tmp_path) == whole_run
 
 
+def test_an_exported_model_is_named_as_such(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x08")
+    with pytest.raises(checkpoint.CheckpointError, match=r"model\.onnx: is an exported model;"):
+        checkpoint.load_checkpoint(tmp_path / "model.onnx")
+
+
 def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     write = torch.save
     calls = []

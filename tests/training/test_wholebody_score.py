@@ -240,6 +240,7 @@ def test_similarity_of_a_picture(people):
     (["--targets", "none"], "--targets is for networks of objects"),
     (["--write-metrics"], "--write-metrics needs an .onnx file"),
     (["--boxes", "detected"], "needs --detector"),
+    (["--detector-score-threshold", "0.3"], "is for a detector's boxes, --boxes is oracle"),
     (["--boxes", "absent.json"], "absent.json: no such file"),
 ])
 def test_mistakes(people, perfect, tmp_path, capsys, more, part):
