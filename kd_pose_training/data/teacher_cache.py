@@ -60,10 +60,12 @@ def _lock(stream: Any, folder: Path) -> None:
 
 def _refuse_others(folder: Path) -> None:
     """Raises CacheError if there is something that is neither a cache nor about to become one."""
-    if not folder.exists() or (folder / KEY_FILE).exists():
+    if not folder.exists():
         return
     before = {LOCK_FILE, Path(KEY_FILE).with_suffix(".part").name}
-    if not folder.is_dir() or {item.name for item in folder.iterdir()} - before:
+    others = not folder.is_dir() or {item.name for item in folder.iterdir()} - before
+    # Looked for last: another process may be beginning this cache, and the key comes first.
+    if others and not (folder / KEY_FILE).exists():
         raise CacheError(f"{folder}: exists and is no cache of a teacher")
 
 
