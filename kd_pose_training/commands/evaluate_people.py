@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kd_pose_training.evaluation.people_truth import ScoredPeople
@@ -37,14 +37,7 @@ def evaluate_people(options: argparse.Namespace) -> int:
     model = open_scored(options.model, part=options.part, averaged=not options.raw_weights,
                         backend=options.backend, device=options.device, threads=options.threads)
     print(f"{model.description}, flip test {'off' if options.no_flip_test else 'on'}", flush=True)
-    notes = {"model": model.description, "data": options.data,
-             "flip_test": not options.no_flip_test,
-             "areas": "box" if options.box_areas else "file"}
-    if options.detector:
-        notes["detector"] = str(options.detector)
-    if options.boxes.endswith(".json"):
-        notes["boxes"] = options.boxes
-    results = {}
+    notes, results = _notes(options, model.description), {}
     with ExitStack() as opened:
         kinds = _kinds(options, people, opened)
         options.out.mkdir(parents=True, exist_ok=True)
@@ -59,6 +52,16 @@ def evaluate_people(options: argparse.Namespace) -> int:
         set_manifest_metrics(options.model, report["summary"])
         print(f"{options.model}: metrics written into its manifest")
     return 0
+
+
+def _notes(options: argparse.Namespace, model: str) -> dict[str, Any]:
+    notes = {"model": model, "data": options.data, "flip_test": not options.no_flip_test,
+             "areas": "box" if options.box_areas else "file"}
+    if options.detector:
+        notes["detector"] = str(options.detector)
+    if options.boxes.endswith(".json"):
+        notes["boxes"] = options.boxes
+    return notes
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -68,7 +68,7 @@ def outlines(datasets: list[Any], names: tuple[str, ...],
         load_vertices: model -> (n, 3) metres; by default the BOP reader's own.
     """
     if load_vertices is None:
-        from kd_pose_training.data.bop import load_mesh_vertices as load_vertices
+        from kd_pose_training.data.bop_models import load_mesh_vertices as load_vertices
     models: dict[str, Any] = {}
     for dataset in datasets:
         for model in dataset.models.values():

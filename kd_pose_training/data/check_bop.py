@@ -14,14 +14,14 @@ from typing import Any
 import cv2
 
 from kd_pose_training.data import bop_files
-from kd_pose_training.data.bop import (
+from kd_pose_training.data.bop import read_scene
+from kd_pose_training.data.bop_files import BopError, by_number, list_pictures, read_json
+from kd_pose_training.data.bop_models import (
     load_mesh_surface,
     models_file,
     read_model,
     read_models,
-    read_scene,
 )
-from kd_pose_training.data.bop_files import BopError, by_number, list_pictures, read_json
 from kd_pose_training.data.bop_targets import TARGETS_FILE, read_targets
 from kd_pose_training.data.public_sets import PublicSet, PublicSplit
 

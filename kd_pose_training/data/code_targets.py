@@ -155,7 +155,7 @@ def build_surface_codes(datasets: Sequence[Any], specs: Sequence[ObjectSpec], bi
         ValueError: names the object whose mesh gives no codes.
     """
     if load_surface is None:
-        from kd_pose_training.data.bop import load_mesh_surface as load_surface
+        from kd_pose_training.data.bop_models import load_mesh_surface as load_surface
     models: dict[str, Any] = {}
     for dataset in datasets:
         for model in dataset.models.values():

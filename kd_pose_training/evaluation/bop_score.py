@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from kd_pose_training.data.bop import BopDataset, load_mesh_surface
+from kd_pose_training.data.bop import BopDataset
 from kd_pose_training.data.bop_files import BopError
+from kd_pose_training.data.bop_models import load_mesh_surface
 from kd_pose_training.data.bop_results import BopEstimate
 from kd_pose_training.data.bop_targets import wanted_instances
 from kd_pose_training.evaluation.bop_errors import DepthPatch, PoseErrors, symmetry_members, vsd

@@ -230,7 +230,7 @@ def known_objects(dataset: Any, names: dict[str, ObjectSpec],
         ValueError: there are none.
     """
     if load_vertices is None:
-        from kd_pose_training.data.bop import load_mesh_vertices as load_vertices
+        from kd_pose_training.data.bop_models import load_mesh_vertices as load_vertices
     objects = {model.name: EvaluatedObject.build(model.spec, load_vertices(model))
                for model in dataset.models.values() if model.name in names}
     if not objects:

@@ -12,7 +12,8 @@ import pytest
 from helpers import bop_folder
 from helpers.bop_folder import INFO, MODELS, TRUTH, write_json, write_models, write_set
 from kd_pose_training.data import bop as module
-from kd_pose_training.data.bop import BopDataset, BopError, load_mesh_vertices
+from kd_pose_training.data.bop import BopDataset, BopError
+from kd_pose_training.data.bop_models import load_mesh_vertices
 
 
 def edit(path, change):

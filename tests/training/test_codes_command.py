@@ -18,7 +18,7 @@ from kd_pose.object_pose import ObjectPoseEstimator
 from kd_pose.results import Detection2D
 from kd_pose_training import cli
 from kd_pose_training.config import load_config
-from kd_pose_training.data import bop
+from kd_pose_training.data import bop, bop_models
 from kd_pose_training.engine.checkpoint import load_checkpoint
 from kd_pose_training.engine.distributed import World
 from kd_pose_training.engine.log import read_log
@@ -49,8 +49,8 @@ def load_surface(model):
 def patched():
     patch = pytest.MonkeyPatch()
     patch.setattr(bop, "BopDataset", lambda root, split, objects=None: FakeBop(2))
-    patch.setattr(bop, "load_mesh_vertices", load_vertices)
-    patch.setattr(bop, "load_mesh_surface", load_surface)
+    patch.setattr(bop_models, "load_mesh_vertices", load_vertices)
+    patch.setattr(bop_models, "load_mesh_surface", load_surface)
     yield patch
     patch.undo()
 

@@ -303,7 +303,7 @@ def test_command_writes_a_results_file(models, tmp_path, monkeypatch, capsys):
     detection_file(tmp_path / "boxes.json", scene)
     bop = types.ModuleType("kd_pose_training.data.bop")
     bop.BopDataset = lambda root, split, targets=None: SceneSet(scene)
-    bop.load_mesh_vertices = mesh
+    monkeypatch.setattr("kd_pose_training.data.bop_models.load_mesh_vertices", mesh)
     monkeypatch.setitem(sys.modules, bop.__name__, bop)
     path = tmp_path / "ours_set-test.csv"
     arguments = ["evaluate", str(model), "--data", "x:test", "-o", str(tmp_path / "out"),
@@ -367,7 +367,7 @@ def test_command(models, tmp_path, monkeypatch, capsys):
     scene, model, detector = models
     bop = types.ModuleType("kd_pose_training.data.bop")
     bop.BopDataset = lambda root, split, targets=None: SceneSet(scene)
-    bop.load_mesh_vertices = mesh
+    monkeypatch.setattr("kd_pose_training.data.bop_models.load_mesh_vertices", mesh)
     monkeypatch.setitem(sys.modules, bop.__name__, bop)
     copy = tmp_path / "copy.onnx"
     copy.write_bytes(model.read_bytes())
@@ -393,7 +393,7 @@ def test_what_is_scored_outlives_a_detector_that_fails(models, tmp_path, monkeyp
     scene, model, detector = models
     bop = types.ModuleType("kd_pose_training.data.bop")
     bop.BopDataset = lambda root, split, targets=None: SceneSet(scene)
-    bop.load_mesh_vertices = mesh
+    monkeypatch.setattr("kd_pose_training.data.bop_models.load_mesh_vertices", mesh)
     monkeypatch.setitem(sys.modules, bop.__name__, bop)
     evaluate = module.evaluate
 
