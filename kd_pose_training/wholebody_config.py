@@ -97,9 +97,10 @@ class AugmentStages:
 class SimccModel:
     """The network, and what it starts from.
 
-    ``weights``: checkpoint of a run, its folder, or a file of MMPose (RTMPose, DWPose; ``part``
-    says which of the networks in a distiller's file). Empty: from the seed. ``backbone_only``:
-    take the backbone alone, such as one that was trained for something else.
+    ``weights``: checkpoint of a run, its folder, the exported ``.onnx`` of one, or a file of
+    MMPose (RTMPose, DWPose; ``part`` says which of the networks in a distiller's file). Empty:
+    from the seed. ``backbone_only``: take the backbone alone, such as one that was trained for
+    something else.
     """
 
     size: SizeName = "rtmpose_t"

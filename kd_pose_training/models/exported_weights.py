@@ -85,7 +85,7 @@ def _layers(graph: Any, values: dict[str, Tensor]) -> Iterator[tuple[str, Tensor
         bias = values[node.input[2]] if len(node.input) > 2 else torch.zeros(len(weight))
         yield layer + ".weight", weight
         if layer.startswith("backbone."):
-            yield from _bias_as_norm(f"{before}.{int(position) + 1}.", bias)
+            yield from bias_as_norm(f"{before}.{int(position) + 1}.", bias)
             continue
         yield layer + ".bias", bias
         if "_tower." in layer:
@@ -99,7 +99,7 @@ def _layers(graph: Any, values: dict[str, Tensor]) -> Iterator[tuple[str, Tensor
         yield "head.scales", torch.stack(scales)
 
 
-def _bias_as_norm(norm: str, bias: Tensor) -> Iterator[tuple[str, Tensor]]:
+def bias_as_norm(norm: str, bias: Tensor) -> Iterator[tuple[str, Tensor]]:
     """A batch norm that is nothing but the bias that was folded into its convolution."""
     yield norm + "bias", bias
     yield norm + "weight", torch.full_like(bias, (1 + _EPSILON) ** 0.5)

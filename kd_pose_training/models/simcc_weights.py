@@ -1,4 +1,4 @@
-"""Weights of whole-body networks from checkpoints of this project's runs and MMPose's files."""
+"""Weights of whole-body networks from this project's runs and exported files, and MMPose's."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from kd_pose_training.engine.checkpoint import (
     find_checkpoint,
     load_checkpoint,
 )
+from kd_pose_training.models.exported_simcc import read_exported_simcc
+from kd_pose_training.models.exported_weights import EXPORTED
 from kd_pose_training.models.mmpose_checkpoint import fill, read_mmpose_weights
 from kd_pose_training.models.simcc_net import KEYPOINTS, SIZES, SimccNet, build_simcc_net
 
@@ -25,7 +27,7 @@ SPLIT_RATIO = 2  # bins a pixel of all networks here
 @dataclass(frozen=True)
 class SimccWeights:
     """What a file holds: weights by the network's keys, and this project's checkpoint around
-    them; None for a file of MMPose."""
+    them, or what an exported file says of it; None for weights of MMPose."""
 
     path: Path
     tensors: Mapping[str, Tensor]
@@ -81,7 +83,8 @@ def _of_backbone(key: str) -> bool:
 
 def read_weights(path: str | Path, part: str = "auto", *, averaged: bool = True,
                  backbone_only: bool = False) -> SimccWeights:
-    """Weights of a run's checkpoint, a run's folder (its best.pt, else last.pt), or MMPose's file.
+    """Weights of a run's checkpoint, a run's folder (its best.pt, else last.pt), a file that was
+    exported of one, or MMPose's file.
 
     Args:
         part: of an MMPose file, see :mod:`kd_pose_training.models.mmpose_checkpoint`.
@@ -89,9 +92,12 @@ def read_weights(path: str | Path, part: str = "auto", *, averaged: bool = True,
 
     Raises:
         CheckpointError: missing, damaged, no checkpoint, or one of another task; or ``part`` is
-            given for a checkpoint of a run.
+            given for a file of this project.
     """
     path = find_checkpoint(path)
+    if path.suffix == EXPORTED:
+        _refuse_part(path, part)
+        return SimccWeights(path, *read_exported_simcc(path))
     try:
         state = load_checkpoint(path)
     except CheckpointError:
@@ -103,11 +109,15 @@ def read_weights(path: str | Path, part: str = "auto", *, averaged: bool = True,
     task = state["config"].get("task")
     if task != "wholebody":
         raise CheckpointError(f"{path}: is of the task {task}; allowed here: wholebody")
-    if part != "auto":
-        raise CheckpointError(f"{path}: is a checkpoint of a run, which holds one network; part "
-                              f"is {part!r}, allowed here: auto (others are for files of MMPose)")
+    _refuse_part(path, part)
     average = averaged and state["average"]
     return SimccWeights(path, state["average"]["network"] if average else state["network"], state)
+
+
+def _refuse_part(path: Path, part: str) -> None:
+    if part != "auto":
+        raise CheckpointError(f"{path}: is of a run, which has one network; part is {part!r}, "
+                              "allowed here: auto (others are for files of MMPose)")
 
 
 def build_from(weights: SimccWeights) -> SimccNet:

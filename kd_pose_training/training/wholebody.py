@@ -7,6 +7,7 @@ what the seed gives.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from kd_pose_training.engine.checkpoint import (
     is_finished,
     load_checkpoint,
 )
+from kd_pose_training.models.exported_weights import EXPORTED, restore_batch_norms
 from kd_pose_training.models.simcc_net import KEYPOINTS, SimccNet, build_simcc_net
 from kd_pose_training.models.simcc_weights import SimccWeights, build_from, read_weights
 from kd_pose_training.tasks.wholebody import SimccTask
@@ -58,6 +60,8 @@ def bring(config: WholebodyTrainConfig, start: bool = True) -> RunParts:
     stages = {"strong": config.augment.strong, "weak": config.augment.weak}
     train_set = person_set(config.data, people, augment=stages)
     train_set.mix = mix
+    if start and Path(config.model.weights).suffix == EXPORTED:
+        restore_batch_norms(task.network, task.network.backbone, _pictures(train_set))
     stage = stage_schedule(config.trainer.iterations, config.augment.weak_share)
     header = {"config": strict.to_dict(config), "people": len(people)}
     if config.distill is not None:
@@ -107,6 +111,17 @@ def person_set(data: PeopleData, people: Any, augment: dict | None = None) -> Pe
     return PersonDataset(people, codec, train=augment is not None, augment=augment,
                          crop_pad=data.crop_pad, only_valid_parts=data.only_valid_parts,
                          encoding=Encoding(codec, data.mean, data.std))
+
+
+def _pictures(train_set: PersonDataset, count: int = 256, at_a_time: int = 16
+              ) -> Iterator[torch.Tensor]:
+    """Normalised crops (B, 3, H, W) of people spread over a training set, changed as in its last
+    part."""
+    count = min(count, len(train_set))
+    rows = [(i * len(train_set) // count, i, "weak") for i in range(count)]
+    for first in range(0, count, at_a_time):
+        yield torch.cat([train_set[row].to("cpu").images
+                         for row in rows[first:first + at_a_time]])
 
 
 def _val_set(data: PeopleData) -> Any:

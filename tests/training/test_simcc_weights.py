@@ -15,7 +15,7 @@ def test_a_run_has_no_parts(tmp_path):
     save_checkpoint({"config": {"task": "wholebody"}, "network": network, "average": None}, path)
     assert read_weights(path).tensors.keys() == network.keys()
     for part in ("student", "nonsense"):
-        message = f"last.pt: is a checkpoint of a run, which holds one network; part is '{part}'"
+        message = f"last.pt: is of a run, which has one network; part is '{part}'"
         with pytest.raises(CheckpointError, match=message):
             read_weights(path, part)
 
