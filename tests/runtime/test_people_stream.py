@@ -1,5 +1,7 @@
 """kd_pose.people_stream: where it looks, how often it detects, and what it tells of whom."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -139,6 +141,39 @@ def test_a_track_that_shows_the_same_person_again_is_left_out():
     frame = s.estimate(IMAGE, 0.1)
     assert len(fake.looked_at[1]) == 2  # both boxes, of one person
     assert sum(person.score > 0 for person in frame.people) == 1
+
+
+def test_a_track_on_somebodys_hand_ends_when_the_detector_has_looked():
+    """A hand that is sure speaks for a person until the detector, looking, does not see one."""
+    s, fake = stream([ONE, TWO], detector_every_n=4, detector_still_n=1)
+    for i in range(9):
+        if i == 2:
+            fake.hidden = {1}
+            fake._pose = lambda box, pose=fake._pose: _hand_of(pose(box), box.box_xywh[0] > 300)
+        states = {person.id: person.track_state for person in s.estimate(IMAGE, 0.1 * i).people}
+        assert states["1"] is (TrackState.TRACKED if i > 1 else TrackState.TENTATIVE)
+        if 2 <= i < 4:
+            assert states["2"] is TrackState.TRACKED
+    assert fake.detections >= 2 and states["2"] is TrackState.COASTING
+
+
+def _hand_of(person, is_one):
+    if is_one:
+        person.keypoint_scores = np.full_like(person.keypoint_scores, 0.1)
+        person.keypoint_scores[91:112] = 0.8
+    return person
+
+
+def test_two_tracks_do_not_show_one_person_between_detections():
+    s, fake = stream([ONE], detector_every_n=50, detector_still_n=50)
+    s.estimate(IMAGE, 0.0)
+    track, = s._tracker.tracks
+    fake._pose = lambda box, pose=fake._pose: (
+        _shifted(pose(box), 6.5) if box.box_xywh[3] < 100 else pose(box))
+    s._tracker.tracks.append(replace(
+        track, id="7", box_xywh=np.array([100.0, 100.0, 80.0, 76.0]), box_score=0.5))
+    frame = s.estimate(IMAGE, 0.1)
+    assert [person.id for person in frame.people if person.score > 0] == ["1"]
 
 
 def _shifted(person, pixels):

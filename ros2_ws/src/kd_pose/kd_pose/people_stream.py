@@ -36,6 +36,9 @@ from kd_pose.wholebody_pose import WholebodyPoseEstimator
 STREAM_STAGES = (*STAGES, "lift", "track")  # of `timing_ms`
 SAME_PERSON_IOU = 0.4  # a track's box that overlaps a detection so much is not looked at as well
 PART_SHARE = 0.5  # of a part's keypoints must be sure for a person to be there
+# Parts that speak for somebody whom a detector that has just looked does not see: a track that has
+# come to rest on the hand or face of somebody else shows that part of a person, and no body.
+UNSEEN_PARTS = ("body",)
 
 
 @dataclass(frozen=True)
@@ -139,7 +142,7 @@ class PeopleStream:
             return self._search(image, expected, channel_order)[0]
         frame = self.estimator.estimate(image, channel_order=channel_order, boxes=expected)
         seen = {_key(person.box_xywh) for person in frame.people}
-        frame.people = self._believable(frame.people, ())
+        frame.people = self._once(self._believable(frame.people, None), ())
         sure = {_key(person.box_xywh) for person in frame.people}
         gone = [item for item in expected if _key(item.box_xywh) in seen - sure]
         if not gone:
@@ -179,12 +182,16 @@ class PeopleStream:
 
     def _once(self, people: Sequence[PersonPose], detected: Sequence[Detection2D]
               ) -> list[PersonPose]:
-        """Without whom a track shows again, or a part of, who is in a detected box already."""
+        """Without whom a track shows again, or a part of, who is there already: in a detected box,
+        or with a better score in that of another track."""
         vouched = {_key(item.box_xywh) for item in detected}
         threshold = self._tracker.options.min_keypoint_score
-        found = [person for person in people if _key(person.box_xywh) in vouched]
-        return [person for person in people if _key(person.box_xywh) in vouched
-                or not looks_like(person, found, threshold)]
+        kept = [person for person in people if _key(person.box_xywh) in vouched]
+        for person in sorted(people, key=lambda person: -person.score):
+            if _key(person.box_xywh) not in vouched and not looks_like(person, kept, threshold):
+                kept.append(person)
+        places = {id(person) for person in kept}
+        return [person for person in people if id(person) in places]
 
     def _due(self, image: np.ndarray, expected: Sequence[Detection2D]) -> bool:
         """Whether it is time for the detector, somebody being tracked."""
@@ -194,13 +201,16 @@ class PeopleStream:
         return self._since_detector >= options.detector_still_n or self._stillness.moved(
             image, [item.box_xywh for item in expected])
 
-    def _believable(self, people: Sequence[PersonPose], detected: Sequence[Detection2D]
+    def _believable(self, people: Sequence[PersonPose], detected: Sequence[Detection2D] | None
                     ) -> list[PersonPose]:
-        """A network answers for any box. Without a detector's word keypoints must be sure."""
-        vouched = {_key(item.box_xywh) for item in detected}
+        """A network answers for any box. Without a detector's word keypoints must be sure; most of
+        all where it has just looked (`detected`; None: it has not)."""
+        vouched = {_key(item.box_xywh) for item in detected or ()}
         threshold = self._tracker.options.min_keypoint_score
+        parts = tuple(PARTS) if detected is None else UNSEEN_PARTS
         return [person for person in people
-                if _key(person.box_xywh) in vouched or shows_a_part(person, threshold)]
+                if _key(person.box_xywh) in vouched
+                or shows_a_part(person, threshold, parts)]
 
     def _track(self, frame: PeopleFrame, stamp_s: float, wh: tuple[int, int]) -> list[PersonPose]:
         scores = {_key(item.box_xywh): item.score for item in frame.detections}
@@ -224,10 +234,11 @@ def _same_person(tracked: Sequence[Detection2D], found: Sequence[Detection2D]) -
     return np.where(overlaps > SAME_PERSON_IOU, overlaps, 0.0).reshape(len(tracked), len(found))
 
 
-def shows_a_part(person: PersonPose, threshold: float) -> bool:
+def shows_a_part(person: PersonPose, threshold: float, parts: Sequence[str] = tuple(PARTS)
+                 ) -> bool:
     """Whether body, feet, face or a hand has enough keypoints that are sure."""
     sure = sure_keypoints(person, threshold)
-    return any(sure[part].mean() >= PART_SHARE for part in PARTS.values())
+    return any(sure[PARTS[part]].mean() >= PART_SHARE for part in parts)
 
 
 def _key(box_xywh: np.ndarray) -> tuple[float, ...]:

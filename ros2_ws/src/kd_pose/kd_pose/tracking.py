@@ -30,6 +30,13 @@ TWIN_TOLERANCE, TWIN_OVERLAP = 0.05, 0.6
 # Two looks at boxes that overlap are at one person.
 ALIKE_OVERLAP = 0.7
 MIN_POINTS = 4  # fewer sure keypoints say nothing of a pose
+# A box around sure keypoints that is a smaller part of where the person was looked at is that of a
+# face or a hand, not of the person.
+LEAST_PART = 0.5
+# Who is in the same box (IoU from HELD on) as a track, and nearer to no other, is taken for it
+# although the keypoints are elsewhere: a network that is not sure of somebody says now this, now
+# that. Counts for less than any good match of keypoints.
+HELD, HELD_GAIN = 0.7, 0.3
 SPEED_MEMORY = 0.5  # share of the old speed in the new one
 HALT_S = 0.4  # a speed holds for a few images, then it fades
 # Images further apart have nothing to do with each other, however slow the network is.
@@ -61,15 +68,17 @@ class TrackingOptions:
 
 @dataclass
 class Track:
-    """One person over time: keypoints and box are those of `seen_s`, the last sighting.
+    """One person over time: keypoints and boxes are those of `seen_s`, the last sighting.
 
-    speed: (2,) px/s. box_score: of the box that led to the person, as its detector gave it.
+    box_xywh: where to look next. looked_xywh: where the person was looked at. speed: (2,) px/s.
+    box_score: of the box that led to the person, as its detector gave it.
     """
 
     id: str
     keypoints_xy: np.ndarray
     keypoint_scores: np.ndarray
     box_xywh: np.ndarray
+    looked_xywh: np.ndarray
     box_score: float
     seen_s: float
     speed: np.ndarray
@@ -81,7 +90,7 @@ class Track:
         return self.speed * HALT_S * -np.expm1((self.seen_s - stamp_s) / HALT_S)
 
     def box_at(self, stamp_s: float) -> np.ndarray:
-        return self.box_xywh + np.concatenate([self.moved(stamp_s), [0.0, 0.0]])
+        return _shifted(self.box_xywh, self.moved(stamp_s))
 
 
 class PeopleTracker:
@@ -151,8 +160,8 @@ class PeopleTracker:
 
     def _start(self, person: PersonPose, box: np.ndarray, score: float, stamp_s: float) -> Track:
         self._last_id += 1
-        track = Track(str(self._last_id), person.keypoints_xy, person.keypoint_scores, box, score,
-                      stamp_s, np.zeros(2))
+        track = Track(str(self._last_id), person.keypoints_xy, person.keypoint_scores, box,
+                      _looked_at(person), score, stamp_s, np.zeros(2))
         if self.options.confirm_frames <= 1:
             track.state = TrackState.TRACKED
         return track
@@ -166,6 +175,7 @@ class PeopleTracker:
             track.speed = memory * track.speed + (1.0 - memory) * speed
         track.keypoints_xy, track.keypoint_scores = person.keypoints_xy, person.keypoint_scores
         track.box_xywh, track.box_score, track.seen_s = box, score, stamp_s
+        track.looked_xywh = _looked_at(person)
         track.sightings += 1
         if track.sightings >= self.options.confirm_frames:
             track.state = TrackState.TRACKED
@@ -188,8 +198,9 @@ class PeopleTracker:
             gone = stamp_s - track.seen_s > self.options.max_coast_s
             lost = gone or not self.options.max_coast_s or not _in_image(box, image_wh)
             track.state = TrackState.LOST if lost else TrackState.COASTING
+            there = _shifted(track.looked_xywh, track.moved(stamp_s))
             result.append((track, PersonPose(
-                box, 0.0, track.keypoints_xy + track.moved(stamp_s),
+                there, 0.0, track.keypoints_xy + track.moved(stamp_s),
                 np.zeros_like(track.keypoint_scores), id=track.id, track_state=track.state)))
         return result
 
@@ -197,14 +208,16 @@ class PeopleTracker:
         return sure_keypoints(item, self.options.min_keypoint_score)
 
     def _box(self, person: PersonPose) -> np.ndarray:
-        """Around the sure keypoints and padded; the box that was given where there are none."""
+        """Around the sure keypoints and padded; the box that was given where they are too few or
+        a small part of the person."""
+        looked_at = _looked_at(person)
         points = person.keypoints_xy[self._sure(person)]
         if len(points) >= MIN_POINTS:
             box = xywh_from_xyxy(points_box(points))
-            if box[2] > 0 and box[3] > 0:
-                grown = box[2:] * self.options.box_pad
+            grown = box[2:] * self.options.box_pad
+            if np.prod(grown) >= LEAST_PART * np.prod(looked_at[2:]) and (grown > 0).all():
                 return np.concatenate([box[:2] - (grown - box[2:]) / 2, grown])
-        return np.asarray(person.box_xywh, dtype=np.float64)
+        return looked_at
 
     def _overlaps(self, people: Sequence[PersonPose], boxes: Sequence[np.ndarray],
                   stamp_s: float) -> np.ndarray:
@@ -213,11 +226,13 @@ class PeopleTracker:
         if overlaps.size == 0:
             return overlaps
         moved = np.array([track.moved(stamp_s) for track in self.tracks])
-        there = np.array([track.box_xywh for track in self.tracks])
-        there[:, :2] += moved
-        now = xyxy_from_xywh(np.array(boxes))
-        for column, box in enumerate(xyxy_from_xywh(there)):
-            overlaps[:, column] = iou(box, now)
+        there = np.array([track.box_at(stamp_s) for track in self.tracks])
+        looked_at = np.array([_shifted(track.looked_xywh, way)
+                              for track, way in zip(self.tracks, moved)])
+        now = np.array(boxes)
+        looks = np.array([_looked_at(person) for person in people])
+        overlaps = _ious(now, there)
+        held = np.maximum(_ious(looks, looked_at), _ious(looks, there))
         poses = pose_overlaps(
             np.array([person.keypoints_xy for person in people]),
             np.array([track.keypoints_xy + way for track, way in zip(self.tracks, moved)]),
@@ -225,9 +240,24 @@ class PeopleTracker:
             np.array([self._sure(track) for track in self.tracks]),
             there[:, 2] * there[:, 3], JOINT_TOLERANCE)
         overlaps = np.where(np.isnan(poses), overlaps, np.sqrt(overlaps * poses))
+        overlaps = np.maximum(overlaps, np.where(held >= HELD, HELD_GAIN * held, 0.0))
         overlaps[overlaps < self.options.min_overlap] = 0.0
         overlaps[:, [stamp_s - track.seen_s > LONGEST_GAP_S for track in self.tracks]] = 0.0
         return overlaps
+
+
+def _shifted(box_xywh: np.ndarray, way: np.ndarray) -> np.ndarray:
+    return np.concatenate([box_xywh[:2] + way, box_xywh[2:]])
+
+
+def _looked_at(person: PersonPose) -> np.ndarray:
+    return np.asarray(person.box_xywh, dtype=np.float64)
+
+
+def _ious(a_xywh: np.ndarray, b_xywh: np.ndarray) -> np.ndarray:
+    """(N, M) overlaps of every box of `a` with every one of `b`."""
+    a = xyxy_from_xywh(a_xywh)
+    return np.stack([iou(box, a) for box in xyxy_from_xywh(b_xywh)], axis=1)
 
 
 def sure_keypoints(item: Track | PersonPose, threshold: float) -> np.ndarray:
