@@ -10,15 +10,20 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
 
+import rclpy
 from rclpy.clock import ClockType
+from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage, Image
 from std_srvs.srv import SetBool
 
 from helpers.ros_rig import (
     BEST_EFFORT,
     LATCHED,
+    RELIABLE,
     FakeEstimator,
     Rig,
     fake_node,
@@ -259,6 +264,70 @@ def test_latest_takes_a_camera_info_that_was_latched_before(scene):
             rig.wait_message("objects", index)
 
 
+@pytest.mark.parametrize("event", ["pause", "jump"])
+def test_a_camera_info_that_was_latched_outlives(scene, event):
+    """Who latches it does not publish it again after a pause, or because a bag starts anew."""
+    with Rig({"camera_info_sync": "latest"}, kind=fake_node(FakeEstimator())) as rig:
+        latched = rig.client.create_publisher(type(info_message(scene.camera)), "camera_info",
+                                              LATCHED)
+        latched.publish(info_message(scene.camera))
+        rig.start()
+        rig.publish(scene.image(), None, (1, 0))
+        rig.wait_message("objects", 1)
+        if event == "pause":
+            for value in (False, True):
+                rig.node._on_enable(SetBool.Request(data=value), SetBool.Response())
+        else:
+            rig.node._on_time_jump(None)
+        rig.publish(scene.image(), None, (2, 0))
+        rig.wait_message("objects", 2)
+
+
+def test_a_latched_camera_info_is_taken_while_paused(scene):
+    with Rig({"camera_info_sync": "latest"}, kind=fake_node(FakeEstimator())) as rig:
+        rig.node._on_enable(SetBool.Request(data=False), SetBool.Response())
+        latched = rig.client.create_publisher(type(info_message(scene.camera)), "camera_info",
+                                              LATCHED)
+        latched.publish(info_message(scene.camera))
+        rig.start()
+        wait_for(lambda: rig.node._inputs.topics[1].received)
+        rig.node._on_enable(SetBool.Request(data=True), SetBool.Response())
+        rig.publish(scene.image(), None, (1, 0))
+        rig.wait_message("objects", 1)
+
+
+def test_stamps_that_match_no_more_are_named(scene):
+    with Rig({"sync_timeout_s": 0.1}, kind=fake_node(FakeEstimator())) as rig:
+        rig.start()
+        for index in range(12):
+            rig.publish(None, info_message(scene.camera), (index, 7 if index > 2 else 0))
+            rig.publish(scene.image(), None, (index, 0))
+            time.sleep(0.1)
+        assert rig.wait_message("timing").processed > 0
+        rig.wait_status("input", WARN, "camera_info with the same stamp")
+        for index in range(20, 23):  # and that it is over
+            rig.publish(scene.image(), info_message(scene.camera), (index, 0))
+        rig.received["diagnostics"].clear()
+        rig.wait_status("input", OK, "images arrive")
+
+
+def test_a_publisher_of_another_type_is_named(scene):
+    with Rig({"diagnostics.input_timeout_s": 0.2}, kind=fake_node(FakeEstimator())) as rig:
+        rig.client.destroy_publisher(rig.image)
+        other = Context()  # of another process, as one participant has one type a topic
+        rclpy.init(context=other, domain_id=rig.context.get_domain_id())
+        camera = Node("camera", context=other, namespace=rig.namespace)
+        try:
+            camera.create_publisher(CompressedImage, "image", 5)
+            assert rig.node.trigger_configure() == rig.node.trigger_activate() == SUCCESS
+            status = rig.wait_status("input", WARN, "as sensor_msgs/msg/CompressedImage, not "
+                                     "sensor_msgs/msg/Image")
+            assert "set image_transport to compressed" in status.message
+        finally:
+            camera.destroy_node()
+            other.try_shutdown()
+
+
 def test_a_qos_mismatch_names_topic_and_parameter(scene):
     """A subscription made reliable by parameter does not match a best-effort camera."""
     rigs = Rig({"diagnostics.input_timeout_s": 0.2}, kind=fake_node(FakeEstimator()),
@@ -271,6 +340,17 @@ def test_a_qos_mismatch_names_topic_and_parameter(scene):
         assert rig.node.trigger_activate() == SUCCESS
         status = rig.wait_status("input", ERROR, "/mismatch/image offers another reliability")
         assert "qos_overrides./mismatch/image.subscription.reliability" in status.message
+        rig.client.destroy_publisher(rig.image)  # with it goes what was wrong
+        rig.image = rig.client.create_publisher(Image, "image", RELIABLE)
+        rig.wait_status("input", WARN, "nothing on /mismatch/image")
+        rig.wait_connected()
+        rig.received["diagnostics"].clear()
+        for index in range(40):
+            rig.publish(scene.image(), info_message(scene.camera), (index, 0))
+            if wait_for(lambda: [status for status in rig.statuses("input")
+                                 if status.level == OK], 0.1, check=False):
+                return
+        raise AssertionError(rig.statuses("input")[-1].message)
 
 
 def test_time_that_jumps_back_starts_afresh(scene):

@@ -14,7 +14,14 @@ from typing import Any
 
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_policy_name_from_kind
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+    qos_policy_name_from_kind,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
@@ -23,6 +30,8 @@ from kd_pose.nodes.diagnostics import ERROR, OK, WARN, Status
 from kd_pose.nodes.sync import IMAGE, FrameSync
 
 CAMERA_INFO, BOXES, DEPTH = "camera_info", "boxes", "depth"
+# So many images in a row without their partners are no accident.
+GIVEN_UP = 3
 # What helps where a topic's stamps are not those of the images.
 REMEDIES = {CAMERA_INFO: "camera_info_sync to latest", DEPTH: "depth_tolerance_s higher"}
 
@@ -36,7 +45,13 @@ class Topic:
         self.received = 0
         self.lost = 0
         self.mismatch = ""
+        self.qos: QoSProfile | None = None
         self.last = time.monotonic()
+
+    @property
+    def type_name(self) -> str:
+        """As ROS writes it, e.g. sensor_msgs/msg/Image."""
+        return f"{self.kind.__module__.split('.')[0]}/msg/{self.kind.__name__}"
 
     def silent_for(self) -> float:
         """Seconds since the last message, or since the subscription was made."""
@@ -54,6 +69,8 @@ class Inputs:
         self.image = Topic(IMAGE, CompressedImage if compressed else Image, depth=1)
         self.topics = [self.image]
         self._subscriptions: list = []
+        # At the last status that found a new result: results, images given up, for lack of what.
+        self._before: tuple[int, int, dict[str, int]] = (0, 0, {})
         if camera:
             self.topics.append(Topic(CAMERA_INFO, CameraInfo, depth=5))
         if values["use_depth"]:
@@ -89,7 +106,7 @@ class Inputs:
             ),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
-        topic.name = subscription.topic_name
+        topic.name, topic.qos = subscription.topic_name, subscription.qos_profile
         self._subscriptions.append(subscription)
 
     def _subscribe_latched(self, topic: Topic) -> None:
@@ -122,7 +139,7 @@ class Inputs:
         def store_partner(message) -> None:
             topic.received += 1
             topic.last = time.monotonic()
-            if not self.paused:
+            if not self.paused or sync.uses_latest(topic.key):
                 sync.add_partner(topic.key, stamp_nanoseconds(message.header), message)
 
         return store_image if topic is self.image else store_partner
@@ -142,21 +159,32 @@ class Inputs:
         status = Status(OK, "images arrive")
         for topic in self.topics:
             self._judge_topic(topic, timeout_s, status)
-        missing = dict(self._sync.missing)
-        flowing = all(topic.silent_for() <= timeout_s for topic in self.topics)
-        waiting = self._sync.counters.unsynced
-        if flowing and waiting and self._sync.counters.processed == 0:
-            names = ", ".join(missing) or CAMERA_INFO
-            advice = "".join(f", or set {setting}" for name, setting in REMEDIES.items()
-                             if name in names)
-            status.worsen(
-                WARN,
-                f"no image has found a {names} with the same stamp ({waiting} given up): publish "
-                f"them with one stamp{advice}",
-            )
+        self._judge_stamps(timeout_s, status)
         for name in vars(self._sync.counters):
             status.values[name] = getattr(self._sync.counters, name)
         return status
+
+    def _judge_stamps(self, timeout_s: float, status: Status) -> None:
+        """Whether images have gone without their partners since there was a result."""
+        counters, missing = self._sync.counters, dict(self._sync.missing)
+        processed, unsynced, lacked = self._before
+        if counters.processed != processed or counters.unsynced < unsynced:
+            self._before = processed, unsynced, lacked = (
+                counters.processed, counters.unsynced, missing)
+        waiting = counters.unsynced - unsynced
+        flowing = all(topic.silent_for() <= timeout_s or self._silent_by_design(topic)
+                      for topic in self.topics)
+        if not flowing or waiting < (GIVEN_UP if processed else 1):
+            return
+        names = ", ".join(name for name, count in missing.items()
+                          if count > lacked.get(name, 0)) or CAMERA_INFO
+        advice = "".join(f", or set {setting}" for name, setting in REMEDIES.items()
+                         if name in names)
+        status.worsen(
+            WARN,
+            f"no image has found a {names} with the same stamp ({waiting} given up): publish "
+            f"them with one stamp{advice}",
+        )
 
     def _judge_topic(self, topic: Topic, timeout_s: float, status: Status) -> None:
         silent = topic.silent_for() > timeout_s
@@ -164,21 +192,38 @@ class Inputs:
         status.values[f"{topic.key} messages"] = topic.received
         if topic.lost:
             status.values[f"{topic.key} lost by the middleware"] = topic.lost
+        publishers = self._node.get_publishers_info_by_topic(topic.name)
+        # The event comes once, and never that the publisher has gone.
+        if topic.mismatch and not any(_incompatible(item, topic) for item in publishers):
+            topic.mismatch = ""
         if topic.mismatch:
             status.worsen(ERROR if silent else WARN, topic.mismatch)
-        elif silent:
-            # camera_info that is sent once is silent by design
-            if topic.key == CAMERA_INFO and topic.received and self._is_latest():
-                return
-            publishers = self._node.count_publishers(topic.name)
-            advice = (
-                "nobody publishes it: start the camera, or remap "
-                f"'{topic.key}' to its topic" if publishers == 0
-                else f"{publishers} publisher(s) are there but send nothing"
-            )
-            status.worsen(
-                WARN, f"nothing on {topic.name} for {topic.silent_for():.1f} s ({advice})"
-            )
+        elif silent and not self._silent_by_design(topic):
+            status.worsen(WARN, f"nothing on {topic.name} for {topic.silent_for():.1f} s "
+                                f"({_advice(topic, [item.topic_type for item in publishers])})")
+
+    def _silent_by_design(self, topic: Topic) -> bool:
+        """camera_info that is sent once."""
+        return topic.key == CAMERA_INFO and topic.received > 0 and self._is_latest()
 
     def _is_latest(self) -> bool:
         return self._sync.uses_latest(CAMERA_INFO)
+
+
+def _incompatible(publisher: Any, topic: Topic) -> bool:
+    verdict, _ = qos_check_compatible(publisher.qos_profile, topic.qos)
+    return publisher.topic_type == topic.type_name and verdict == QoSCompatibility.ERROR
+
+
+def _advice(topic: Topic, types: list[str]) -> str:
+    """What to do about a topic on which nothing comes from publishers of these types."""
+    if not types:
+        return (f"nobody publishes it: start the camera, or remap '{topic.key}' to its topic")
+    others = sorted({name for name in types if name != topic.type_name})
+    if len(others) < len(set(types)):
+        return f"{len(types)} publisher(s) are there but send nothing"
+    advice = f"it is published as {', '.join(others)}, not {topic.type_name}: remap '{topic.key}'"
+    if topic.key != IMAGE or topic.kind is CompressedImage:
+        return advice
+    return (f"{advice}, without the /compressed of its name if it has one, and set "
+            "image_transport to compressed")

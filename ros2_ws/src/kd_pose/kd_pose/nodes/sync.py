@@ -110,12 +110,14 @@ class FrameSync:
             self._drop_old()
 
     def clear(self, counters: bool = False) -> None:
-        """Forget every message, e.g. when time jumps backwards; also set `counters` to zero."""
+        """Forget what belongs to one time, e.g. when it jumps backwards; also set `counters` to 0.
+
+        The last messages of `latest` topics stay: who published them once does not do it again.
+        """
         with self._condition:
             self._waiting.clear()
             for kept in self._exact.values():
                 kept.clear()
-            self._latest = dict.fromkeys(self._latest)
             self._ready = None
             if counters:
                 self.counters, self.missing = Counters(), {}
