@@ -96,8 +96,8 @@ class StageConfig:
     ``stage`` 1: labels, and a larger network's features and logits. ``stage`` 2: a trained
     network teaches a fresh head on its own frozen backbone; ``teacher`` is that network.
     ``teacher``: checkpoint of a run, its folder, its exported ``.onnx``, or an MMPose file
-    (``part``: which of the networks in it). Same input size, keypoints and normalisation as the student; in stage 2 the
-    same size of network as well. ``preset`` and the others: see
+    (``part``: which of the networks in it). Same input size, keypoints and normalisation as the
+    student; in stage 2 the same size of network as well. ``preset`` and the others: see
     :class:`WholebodyDistillConfig`; null takes the preset's value.
     """
 

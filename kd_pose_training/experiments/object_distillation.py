@@ -21,6 +21,7 @@ from kd_pose_training.experiments.config import START, ExperimentConfig
 from kd_pose_training.experiments.jobs import (
     RESULT,
     TEACHER,
+    Job,
     check_jobs,
     job_folder,
     last_validation,
@@ -51,20 +52,34 @@ def run_experiment(config: ExperimentConfig, folder: str | Path,
     check_jobs(config, folder, partial(recipe, config))
     folder.mkdir(parents=True, exist_ok=True)
     _make_data(config)
-    arms = [name for name in config.arms if not only or name in only]
-    # The starts need no teacher: they keep the other jobs busy while its first stage is trained.
-    starts = [(START, seed) for seed in config.seeds if config.start_iterations]
     run = partial(run_job, config, folder)
-    run_jobs(run, folder, [(TEACHER, 0), *starts], config.jobs, _say)
-    for stage in range(1, len(config.teacher)):
-        run_jobs(run, folder, [(TEACHER, stage)], config.jobs, _say)
+    before, after = plan(config, only)
+    for jobs in before:
+        run_jobs(run, folder, jobs, config.jobs, _say)
     _fill_cache(config, folder)
-    # Seed by seed: an experiment that is stopped has compared all arms on fewer seeds.
-    run_jobs(run, folder, [(name, seed) for seed in config.seeds for name in arms], config.jobs,
-             _say)
+    run_jobs(run, folder, after, config.jobs, _say)
     from kd_pose_training.experiments.summary import write_summary
     write_summary(config, folder)
     return folder
+
+
+def plan(config: ExperimentConfig, only: Sequence[str] = ()) -> tuple[list[list[Job]], list[Job]]:
+    """Jobs in groups, each of which needs those before it, until the teacher is there, and those
+    after it has answered.
+
+    What needs no teacher keeps the other processes busy while the teacher is trained: the starts
+    in its first stage, then students who learn alone. The others go seed by seed: an experiment
+    that is stopped has compared all arms on fewer seeds.
+    """
+    arms = [name for name in config.arms if not only or name in only]
+    alone = [name for name in arms if not config.arms[name].taught]
+    students = [(name, seed) for seed in config.seeds for name in arms]
+    groups: list[list[Job]] = [[(TEACHER, stage)] for stage in range(len(config.teacher))]
+    groups[0] += [(START, seed) for seed in config.seeds if config.start_iterations]
+    if len(groups) > 1:
+        groups[1] += [job for job in students if job[0] in alone]
+    done = {job for group in groups for job in group}
+    return groups, [job for job in students if job not in done]
 
 
 def _make_data(config: ExperimentConfig) -> None:

@@ -55,13 +55,16 @@ def run_experiment(config: PeopleExperiment, folder: str | Path,
 def plan(config: PeopleExperiment, only: Sequence[str] = ()) -> list[list[Job]]:
     """Jobs in groups, each of which needs those before it.
 
-    Seed by seed: an experiment that is stopped has compared all arms on fewer seeds.
+    The starts need no teacher: they keep the other processes busy while its first stage is
+    trained. Then seed by seed: an experiment that is stopped has compared all arms on fewer seeds.
     """
     wanted = set(only or config.arms)
     wanted |= {config.arms[name].after for name in wanted} - {""}
-    groups = [[(TEACHER, stage)] for stage in range(len(config.teacher))]
+    groups: list[list[Job]] = [[(TEACHER, stage)] for stage in range(len(config.teacher))]
+    if config.start_iterations:
+        groups[0] += [(START, seed) for seed in map(config.start_seed, config.seeds)]
+        groups[0] = list(dict.fromkeys(groups[0]))
     for seed in config.seeds:
-        groups.append([(START, config.start_seed(seed))] if config.start_iterations else [])
         for second in (False, True):
             groups.append([(name, seed) for name, arm in config.arms.items()
                            if name in wanted and bool(arm.after) == second])

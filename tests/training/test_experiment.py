@@ -14,7 +14,7 @@ from kd_pose_training import cli, strict
 from kd_pose_training.engine.checkpoint import save_checkpoint
 from kd_pose_training.experiments.config import load_experiment
 from kd_pose_training.experiments.jobs import check_jobs
-from kd_pose_training.experiments.object_distillation import recipe, run_job
+from kd_pose_training.experiments.object_distillation import plan, recipe, run_job
 from kd_pose_training.experiments.summary import figures, table
 from kd_pose_training.experiments.tables import spread
 
@@ -65,14 +65,25 @@ def test_every_arm_has_the_same_budget_and_start(tmp_path):
     plans = [recipe(config, tmp_path, name, 1) for name in ("alone", "both")]
     assert plans[0].distill is None and plans[1].distill.features is not None
     assert plans[1].distill.cache == str(tmp_path / "cache")
-    for plan in plans:
-        assert plan.trainer.iterations == 2 and plan.trainer.seed == 1
-        assert plan.model.weights == str(tmp_path / "start/seed1/last.pt")
-        assert plan.data.variants == 2
+    for settings in plans:
+        assert settings.trainer.iterations == 2 and settings.trainer.seed == 1
+        assert settings.model.weights == str(tmp_path / "start/seed1/last.pt")
+        assert settings.data.variants == 2
     assert recipe(config, tmp_path, "start", 1).model.weights == ""
     stages = [recipe(config, tmp_path, "teacher", stage).model.weights for stage in (0, 1)]
     assert stages == ["", str(tmp_path / "teacher/stage0/last.pt")]
     assert plans[1].distill.teacher == str(tmp_path / "teacher/stage1/last.pt")
+
+
+def test_what_needs_no_teacher_is_trained_beside_it(tmp_path):
+    path = _write(tmp_path)
+    assert plan(load_experiment(path)) == (
+        [[("teacher", 0), ("start", 0), ("start", 1)],
+         [("teacher", 1), ("alone", 0), ("alone", 1)]], [("both", 0), ("both", 1)])
+    single = load_experiment(path, (f"teacher=[{tmp_path}/teacher.yaml]", "start_iterations=0"))
+    assert plan(single) == ([[("teacher", 0)]], [("alone", 0), ("both", 0), ("alone", 1),
+                                                 ("both", 1)])
+    assert plan(single, ["both"])[1] == [("both", 0), ("both", 1)]
 
 
 def test_a_whole_experiment(tmp_path, capsys):

@@ -111,7 +111,8 @@ def test_second_stages_come_after_what_they_follow(experiment):
 
 def test_students_of_a_seed_may_share_their_start(experiment, tmp_path):
     config = load_experiment(experiment, ("start_iterations=5",), PeopleExperiment)
-    assert plan(config)[1:3] == [[("start", 0)], [("alone", 0), ("longer", 0), ("both", 0)]]
+    assert plan(config)[:2] == [[("teacher", 0), ("start", 0), ("start", 1)],
+                                [("alone", 0), ("longer", 0), ("both", 0)]]
     start = recipe(config, tmp_path, "start", 1)
     assert (start.trainer.iterations, start.trainer.seed, start.model.weights) == (5, 1, "")
     for name in ("alone", "both"):
@@ -120,7 +121,7 @@ def test_students_of_a_seed_may_share_their_start(experiment, tmp_path):
     assert recipe(config, tmp_path, "both_second", 1).model.weights == ""
     config = load_experiment(experiment, ("start_iterations=5", "one_start=true"),
                              PeopleExperiment)
-    assert plan(config)[4] == [("start", 0)]
+    assert plan(config)[0] == [("teacher", 0), ("start", 0)]
     assert recipe(config, tmp_path, "both", 1).model.weights == str(
         tmp_path / "start/seed0/last.pt")
 
