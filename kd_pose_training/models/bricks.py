@@ -14,6 +14,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class TinyMapConv2d(nn.Conv2d):
+    """A convolution that may meet maps of a few cells, there in float32 on a CPU.
+
+    Under bf16 autocast torch's CPU kernels (oneDNN with AVX512-BF16, torch 2.13) return weight
+    gradients that are partly unwritten memory, another each time, for undilated kernels where
+    two outer rows see nothing but padding, and for strided ones on maps one cell wide. Outputs and
+    other gradients are right, and so is float32, which costs nothing at such sizes.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and self._is_tiny(x):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+    def _is_tiny(self, x: Tensor) -> bool:
+        return x.shape[2] < self.padding[0] or max(self.stride) > 1 and x.shape[3] == 1
+
+
 class ConvBNAct(nn.Sequential):
     """Convolution without bias, batch norm, leaky ReLU with slope 0.1 (DarkNet's block)."""
 
@@ -83,7 +102,7 @@ class FeaturePyramid(nn.Module):
         self.outputs = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in inputs)
         widths = [last] + [channels] * extra
         self.extra = nn.ModuleList(
-            nn.Conv2d(widths[i], channels, 3, 2, padding=1) for i in range(extra))
+            TinyMapConv2d(widths[i], channels, 3, 2, padding=1) for i in range(extra))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_uniform_(module.weight, a=1)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kd_pose_training.models.bricks import TinyMapConv2d
+
 WIDTH = 256  # of a token in the published networks; twice that inside, half for queries and keys
 
 
@@ -75,7 +77,7 @@ class RTMCCHead(nn.Module):
                  bins: tuple[int, int], width: int = WIDTH) -> None:
         super().__init__()
         cells = map_size[0] * map_size[1]
-        self.final_layer = nn.Conv2d(channels, keypoints, 7, padding=3)
+        self.final_layer = TinyMapConv2d(channels, keypoints, 7, padding=3)
         self.mlp = nn.Sequential(ScaleNorm(cells), nn.Linear(cells, width, bias=False))
         self.gau = GatedAttentionUnit(width)
         self.cls_x = nn.Linear(width, bins[0], bias=False)
