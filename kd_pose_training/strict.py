@@ -128,7 +128,7 @@ def _as_float(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter of whole numbers with hundreds of digits
         return None
     return number if math.isfinite(number) else None
 

@@ -8,11 +8,18 @@ from typing import Literal
 
 from kd_pose_training import strict
 
+FARTHEST = 100000  # pixels, of a camera's numbers; beyond, nothing of a scene is in the picture
+
 
 def check(good: bool, name: str, value: object, allowed: str) -> None:
     """Refuse a setting, in words, unless it is good."""
     if not good:
         raise ValueError(f"{name} is {value!r}; allowed: {allowed}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that a training would not take either."""
+    check(0 <= seed < 2**31, "seed", seed, f"0 to {2**31 - 1}")
 
 
 def check_range(name: str, value: tuple[float, float], low: float, high: float) -> None:
@@ -76,7 +83,11 @@ class CameraSettings:
         for name in ("width", "height"):
             check(32 <= getattr(self, name) <= 4096, name, getattr(self, name), "32 to 4096")
         for name in ("fx", "fy"):
-            check(getattr(self, name) > 1, name, getattr(self, name), "above 1 pixel")
+            check(1 < getattr(self, name) <= FARTHEST, name, getattr(self, name),
+                  f"above 1 to {FARTHEST} pixels")
+        for name in ("cx", "cy"):
+            check(abs(getattr(self, name)) <= FARTHEST, name, getattr(self, name),
+                  f"{-FARTHEST} to {FARTHEST}")
         check(0 <= self.focal_jitter <= 0.5, "focal_jitter", self.focal_jitter, "0 to 0.5")
 
 
@@ -162,6 +173,7 @@ class SynthSettings:
             check(1 <= count <= 10**7, f"splits.{name}", count, "1 to 10000000 frames")
         check(1 <= self.frames_per_scene <= 100000, "frames_per_scene", self.frames_per_scene,
               "1 to 100000")
+        check_seed(self.seed)
         check(0 <= self.workers <= 256, "workers", self.workers, "0 (all cores) to 256")
 
 

@@ -53,6 +53,7 @@ def test_values_are_converted():
     ({"needed": 1, "inner": {"size": [1, "x"]}}, ["inner.size[1]", "'x'"]),
     ({"needed": 1, "inner": {"names": "abc"}}, ["inner.names", "'abc'", "list"]),
     ({"needed": 1, "inner": {"rate": float("nan")}}, ["inner.rate", "finite"]),
+    ({"needed": 1, "inner": {"rate": 10**400}}, ["inner.rate", "finite"]),
     ({"needed": 1, "inner": 3}, ["inner", "3", "size, names, rate"]),
     ({"needed": 1, "kind": "c"}, ["kind", "'c'", "'a', 'b'"]),
     ({"needed": 1, "flag": 1}, ["flag", "true or false"]),

@@ -182,6 +182,9 @@ def test_a_folder_with_something_else_is_left_alone(inputs, tmp_path, capsys):
     (("--set", "frames=3"), "frames"), (("--set", "camera.width=wide"), "width"),
     (("--set", "scene.instances=[4, 2]"), "instances"), (("--scale", "1000"), "diameter"),
     (("--set", "look.backgrounds=/nowhere/at/all"), "/nowhere/at/all"),
+    (("--set", "seed=-1"), "configuration: seed is -1; allowed: 0 to 2147483647"),
+    (("--set", "camera.fx=1e300"), "fx is 1e+300; allowed: above 1 to 100000 pixels"),
+    (("--set", "camera.cx=-1e9"), "cx is -1000000000.0; allowed: -100000 to 100000"),
 ])
 def test_bad_options_are_refused_before_anything_is_written(inputs, tmp_path, capsys, more, what):
     assert what in refused(capsys, run(inputs, tmp_path / "set", *more))

@@ -132,6 +132,10 @@ def test_another_set_and_other_files_are_left_alone(config, rendered, tmp_path, 
     ("picture.field_of_view=[0, 20]", "field_of_view"), ("labels.part_seen=2", "part_seen"),
     ("splits={}", "splits"), ("splits.train=0", "splits.train"),
     ("look.backgrounds=/nowhere/at/all", "/nowhere/at/all"),
+    ("seed=-1", "configuration: seed is -1; allowed: 0 to 2147483647"),
+    ("seed=2147483648", "configuration: seed is 2147483648; allowed: 0 to 2147483647"),
+    ("labels.smallest=10000000000", "section 'labels': smallest is 10000000000; allowed: 1 to"),
+    ("look.blur=" + 400 * "9", "key 'look.blur' has the value 999"),
 ])
 def test_bad_settings_are_refused_before_anything_is_written(config, tmp_path, capsys, change,
                                                              what):

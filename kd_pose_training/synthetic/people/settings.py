@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from kd_pose_training import strict
-from kd_pose_training.synthetic.settings import LookSettings, check, check_range
+from kd_pose_training.synthetic.settings import LookSettings, check, check_range, check_seed
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class LabelSettings:
     part_seen: float = 0.2
 
     def __post_init__(self) -> None:
-        check(self.smallest >= 1, "smallest", self.smallest, "1 pixel or more")
+        check(1 <= self.smallest <= 4096**2, "smallest", self.smallest,
+              f"1 to {4096**2} pixels, all of the largest picture")
         check(0 <= self.part_seen <= 1, "part_seen", self.part_seen, "0 to 1")
 
 
@@ -104,6 +105,7 @@ class PeopleSettings:
             check(name.replace("_", "").isalnum(), "splits", name,
                   "names of letters, digits and _")
             check(1 <= count <= 10**6, f"splits.{name}", count, "1 to 1000000 frames")
+        check_seed(self.seed)
         check(0 <= self.workers <= 256, "workers", self.workers, "0 (all cores) to 256")
 
 
