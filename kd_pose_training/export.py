@@ -35,7 +35,7 @@ from kd_pose.manifest import (
     read_manifest,
 )
 from kd_pose_training.config import TrainConfig, from_dict, split_folder, to_dict
-from kd_pose_training.engine.checkpoint import find_checkpoint, load_checkpoint
+from kd_pose_training.engine.checkpoint import check_finite, find_checkpoint, load_checkpoint
 from kd_pose_training.models import build_model
 
 OPSET = 18  # read by onnxruntime 1.14 and later and by TensorRT 10
@@ -109,13 +109,15 @@ def export(checkpoint: str | Path, output: str | Path, *, use_ema: bool = True,
 
     Raises:
         ExportError: wrong ending, or the file does not compute what torch computes.
-        ValueError: the checkpoint cannot be read.
+        ValueError: the checkpoint cannot be read, or its weights are not finite.
     """
     output, checkpoint = Path(output), find_checkpoint(checkpoint)
     state = load_checkpoint(checkpoint)
     config = from_dict(state["config"], str(checkpoint))
     kind = ExportedCodeNetwork if config.task == "object_codes" else ExportedNetwork
-    network = kind(_network(state, config, use_ema)).eval()
+    plain_network = _network(state, config, use_ema)
+    check_finite(plain_network.state_dict(), checkpoint)
+    network = kind(plain_network).eval()
     note = "given"
     if inputs is None:
         inputs, note = real_inputs(config)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from kd_pose_training.config import TrainConfig, from_dict
 from kd_pose_training.data.batch import VoteBatch
 from kd_pose_training.distill.frozen import Frozen
-from kd_pose_training.engine.checkpoint import load_checkpoint
+from kd_pose_training.engine.checkpoint import check_finite, load_checkpoint
 from kd_pose_training.models import build_model
 from kd_pose_training.models.exported_weights import EXPORTED, exported_state
 from kd_pose_training.models.votenet import VoteNet
@@ -103,7 +103,7 @@ def load_teacher(path: str | Path, student: TrainConfig,
     Raises:
         TeacherError: another task, number of keypoints, normalisation, an object that the teacher
             does not know or knows with another box, or weights that do not fit.
-        CheckpointError: missing, damaged or no checkpoint.
+        CheckpointError: missing, damaged or no checkpoint, or weights that are not finite.
         ValueError: an exported file that cannot be read back.
     """
     opened = open_teacher(path, student, objects)
@@ -122,6 +122,7 @@ def open_teacher(path: str | Path, student: TrainConfig,
         network.load_state_dict(average["network"] if average else state["network"], strict=True)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         raise TeacherError(f"{path}: holds no usable teacher: {error}") from error
+    check_finite(network.state_dict(), path)
     _check_same(path, config, student)
     classes = _classes(path, config.data.objects, student.data.objects)
     known = list(state.get("objects", ()))

@@ -75,6 +75,17 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     return state
 
 
+def check_finite(weights: Mapping[str, torch.Tensor], path: str | Path) -> None:
+    """Refuse weights of a file that hold NaN or infinity: whatever they do comes out as nonsense.
+
+    Raises:
+        CheckpointError: names the file and the first such key.
+    """
+    for key, value in weights.items():
+        if not value.isfinite().all():
+            raise CheckpointError(f"{path}: {key} has values that are not finite")
+
+
 def is_finished(state: Mapping[str, Any]) -> bool:
     """Whether a checkpoint's run has done all its iterations and been validated after the last."""
     return state["iteration"] == state["iterations"] and not state.get("validation_due", False)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kd_pose.backends import open_session
 from kd_pose.manifest import ModelFileError, WholebodyManifest, read_manifest
-from kd_pose_training.engine.checkpoint import CheckpointError
+from kd_pose_training.engine.checkpoint import CheckpointError, check_finite
 from kd_pose_training.models.exported_weights import bias_as_norm
 from kd_pose_training.models.simcc_net import KEYPOINTS, SIZES, SimccNet, build_simcc_net
 
@@ -38,7 +38,8 @@ def read_exported_simcc(path: str | Path) -> tuple[dict[str, Tensor], dict[str, 
 
     Raises:
         CheckpointError: missing, damaged, not a whole-body network of ``kd-pose-train export``,
-            or one whose answers the weights do not give again; the message names the file.
+            one with weights that are not finite, or one whose answers the weights do not give
+            again; the message names the file.
     """
     import onnx
     path = Path(path)
@@ -59,6 +60,7 @@ def read_exported_simcc(path: str | Path) -> tuple[dict[str, Tensor], dict[str, 
         raise CheckpointError(f"{path}: was not written by kd-pose-train export, so its weights "
                               "cannot be taken; a published network's are in its checkpoint "
                               "(.pth)") from error
+    check_finite(state, path)
     _check_answers(path, _same_network(path, manifest, state), manifest)
     notes = manifest.training
     if "config" not in notes:

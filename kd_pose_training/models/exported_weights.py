@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from kd_pose.backends import open_session
 from kd_pose.manifest import ObjectManifest, read_manifest
 from kd_pose_training import strict
+from kd_pose_training.engine.checkpoint import check_finite
 from kd_pose_training.models.votenet import SIZES, VoteNet
 
 EXPORTED = ".onnx"  # ending of what export writes
@@ -35,8 +36,8 @@ def read_exported(path: str | Path) -> dict[str, Tensor]:
         they add a bias only.
 
     Raises:
-        ValueError: not a vote network of ``kd-pose-train export``, or one whose answers the
-            weights do not give again; the message names the file.
+        ValueError: not a vote network of ``kd-pose-train export``, one with weights that are not
+            finite, or one whose answers the weights do not give again; the message names the file.
     """
     import onnx
     path = Path(path)
@@ -48,6 +49,7 @@ def read_exported(path: str | Path) -> dict[str, Tensor]:
     values = {item.name: torch.from_numpy(onnx.numpy_helper.to_array(item).copy())
               for item in graph.initializer}
     state = dict(_layers(graph, values))
+    check_finite(state, path)
     _check_answers(path, _same_network(path, manifest, state), manifest)
     return state
 

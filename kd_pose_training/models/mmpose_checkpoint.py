@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from kd_pose_training.engine.checkpoint import CheckpointError
+from kd_pose_training.engine.checkpoint import CheckpointError, check_finite
 from kd_pose_training.models.simcc_net import SimccNet
 
 # Where backbone and head come from. In the second stage of DWPose the student's own backbone is
@@ -42,7 +42,7 @@ def load_mmpose_checkpoint(network: SimccNet, path: str | Path, *, part: str | N
     Raises:
         CheckpointError: missing, damaged or no checkpoint; no weights for `part` or more than one
             candidate; another size, input size or number of keypoints: the message names the first
-            key that differs and both shapes.
+            key that differs and both shapes; or values that are not finite.
     """
     found = read_mmpose_weights(path, part=part, weights=weights, backbone_only=backbone_only)
     fill(network, found, path, backbone_only=backbone_only)
@@ -69,11 +69,13 @@ def fill(network: SimccNet, found: Mapping[str, Tensor], path: str | Path, *,
     """Load weights by key; nothing changes where they do not fit.
 
     Raises:
-        CheckpointError: names the first key that differs and both shapes.
+        CheckpointError: names the first key that differs and both shapes, or the first with values
+            that are not finite.
     """
     own = {key: value for key, value in network.state_dict().items()
            if key.startswith("backbone.") or not backbone_only}
     _check(Path(path), found, own)
+    check_finite(found, path)
     network.load_state_dict({**network.state_dict(), **found}, strict=True)
 
 

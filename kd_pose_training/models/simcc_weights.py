@@ -38,7 +38,7 @@ class SimccWeights:
 
         Raises:
             CheckpointError: another size, input size or number of keypoints; names the first key
-                that differs and both shapes.
+                that differs and both shapes. Or values that are not finite.
         """
         found = {key: value for key, value in self.tensors.items()
                  if key.startswith("backbone.") or not backbone_only}

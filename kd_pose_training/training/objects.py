@@ -16,7 +16,12 @@ from kd_pose_training.data.label_noise import disturb_labels
 from kd_pose_training.data.samples import make_samples
 from kd_pose_training.data.splits import open_split
 from kd_pose_training.engine import distributed
-from kd_pose_training.engine.checkpoint import CheckpointError, fingerprint, load_checkpoint
+from kd_pose_training.engine.checkpoint import (
+    CheckpointError,
+    check_finite,
+    fingerprint,
+    load_checkpoint,
+)
 from kd_pose_training.engine.sampler import sample_seed
 from kd_pose_training.models import build_model
 from kd_pose_training.models.exported_weights import (
@@ -163,7 +168,8 @@ def load_start_weights(network: Any, path: str) -> None:
     own start.
 
     Raises:
-        ValueError: none of the three, or no layer of its backbone fits.
+        ValueError: none of the three, no layer of its backbone fits, or a layer that fits has
+            values that are not finite.
     """
     if Path(path).suffix == EXPORTED:
         weights = read_exported(path)
@@ -178,6 +184,7 @@ def load_start_weights(network: Any, path: str) -> None:
     fitting = {k: v for k, v in weights.items() if k in mine and mine[k].shape == v.shape}
     if not any(key.startswith("backbone.") and value.ndim == 4 for key, value in fitting.items()):
         raise ValueError(f"model.weights: {path} holds no backbone that fits this network")
+    check_finite(fitting, path)
     network.load_state_dict(fitting, strict=False)
 
 
@@ -193,10 +200,13 @@ def load_network(path: str | Path) -> tuple[Any, TrainConfig, list[dict]]:
     """Network in eval mode (averaged weights), configuration and object specs of a checkpoint.
 
     Raises:
-        ValueError: see :func:`kd_pose_training.engine.checkpoint.load_checkpoint`.
+        ValueError: see :func:`kd_pose_training.engine.checkpoint.load_checkpoint`; or its weights
+            are not finite.
     """
     state = load_checkpoint(path)
     config = from_dict(state["config"], str(path))
     network = build_model(config.model)
-    network.load_state_dict(averaged_weights(state))
+    weights = averaged_weights(state)
+    check_finite(weights, path)
+    network.load_state_dict(weights)
     return network.eval(), config, state["objects"]

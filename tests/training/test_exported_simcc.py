@@ -159,6 +159,17 @@ def test_other_files_are_refused(path, tmp_path, runs, capsys):
     assert str(changed) in capsys.readouterr().err and not (runs.path / "bad").exists()
 
 
+def test_weights_that_are_not_finite_are_refused(path, tmp_path):
+    model = onnx.load(str(path))
+    name = "backbone.stem.0.conv.weight"
+    item, = (item for item in model.graph.initializer if item.name == f"network.{name}")
+    values = onnx.numpy_helper.to_array(item).copy()
+    values[0] = float("nan")
+    item.CopyFrom(onnx.numpy_helper.from_array(values, item.name))
+    onnx.save(model, str(tmp_path / "nan.onnx"))
+    _refused(tmp_path / "nan.onnx", f"nan.onnx: {name} has values that are not finite")
+
+
 def test_a_file_of_another_size_is_refused(runs, path, capsys):
     assert read_exported_simcc(path)[1] is None  # no run is known of it
     for file in (path, runs.file):

@@ -22,7 +22,7 @@ from kd_pose_training.models.exported_weights import (
     restore_batch_norms,
 )
 from kd_pose_training.strict import to_dict as plain
-from kd_pose_training.training.objects import load_start_weights
+from kd_pose_training.training.objects import load_network, load_start_weights
 
 torch.set_num_threads(1)
 MODEL = ModelConfig(strides=(8, 16, 32), fpn_channels=32, head_depth=2, num_classes=2,
@@ -152,3 +152,30 @@ def test_refuses_what_it_cannot_give_back(path, tmp_path):
         read_exported(tmp_path / "text.onnx")
     with pytest.raises((ValueError, OSError), match="absent.onnx"):
         read_exported(tmp_path / "absent.onnx")
+
+
+def test_weights_that_are_not_finite_are_refused(path, tmp_path):
+    model = onnx.load(str(path))
+    name = "head.votes.weight"
+    item, = (item for item in model.graph.initializer if item.name == f"network.{name}")
+    values = numpy_helper.to_array(item).copy()
+    values[0] = float("nan")
+    item.CopyFrom(numpy_helper.from_array(values, item.name))
+    onnx.save(model, str(tmp_path / "nan.onnx"))
+    with pytest.raises(ValueError, match=f"nan.onnx: {name} has values that are not finite"):
+        read_exported(tmp_path / "nan.onnx")
+
+
+def test_a_checkpoint_that_is_not_finite_neither_starts_teaches_nor_is_exported(tmp_path):
+    network = _network()
+    network.backbone.stages[2][1][0].weight.data[0] = torch.nan
+    message = "last.pt: backbone.stages.2.1.0.weight has values that are not finite"
+    with pytest.raises(ValueError, match=message):
+        _file(network, tmp_path)
+    path = tmp_path / "last.pt"
+    with pytest.raises(ValueError, match=message):
+        load_start_weights(build_model(MODEL), str(path))
+    with pytest.raises(ValueError, match=message):
+        load_network(path)
+    with pytest.raises(ValueError, match=message):
+        load_teacher(path, CONFIG, [plain(spec) for spec in SPECS.values()])

@@ -168,6 +168,18 @@ def test_a_missing_and_an_unknown_key(tmp_path):
         load_mmpose_checkpoint(tiny_net(), save(tmp_path / "a.pth", more))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(tmp_path, value):
+    state = random_state()
+    state[KEY][0, 0, 0, 0] = value
+    path, network = save(tmp_path / "a.pth", state), tiny_net()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    with pytest.raises(CheckpointError, match=r"a\.pth: backbone\.stage4\.0\.conv\.weight has "
+                                              "values that are not finite"):
+        load_mmpose_checkpoint(network, path)
+    assert_loaded(network, before)  # nothing has changed
+
+
 @pytest.mark.parametrize("content, message", [
     ([1, 2], "holds a list"), ({"state_dict": {}}, "holds no tensors"),
     ({"epoch": 3}, "holds no tensors"),

@@ -26,3 +26,14 @@ def test_parts_of_a_file_of_mmpose(tmp_path):
     assert read_weights(path, "student").tensors.keys() == tiny_net().state_dict().keys()
     with pytest.raises(CheckpointError, match="part is 'nonsense'; allowed: plain, student"):
         read_weights(path, "nonsense")
+
+
+def test_a_run_with_weights_that_are_not_finite(tmp_path):
+    path, network = tmp_path / "last.pt", tiny_net()
+    weights = network.state_dict()
+    weights["head.cls_x.weight"][0] = torch.nan
+    save_checkpoint({"config": {"task": "wholebody"}, "network": weights, "average": None}, path)
+    with pytest.raises(CheckpointError, match="last.pt: head.cls_x.weight has values that are not "
+                                              "finite"):
+        read_weights(path).fill(network)
+    read_weights(path, backbone_only=True).fill(network, backbone_only=True)  # that part is good
