@@ -1,8 +1,17 @@
 """kd_pose.boxes."""
 
 import numpy as np
+import pytest
 
-from kd_pose.boxes import decode_boxes, iou, nms, points_box, xywh_from_xyxy, xyxy_from_xywh
+from kd_pose.boxes import (
+    decode_boxes,
+    iou,
+    nms,
+    points_box,
+    shows_image,
+    xywh_from_xyxy,
+    xyxy_from_xywh,
+)
 from kd_pose.crop import apply_affine
 from kd_pose.votes import VoteInstance
 
@@ -38,6 +47,15 @@ def test_nms_is_greedy():
             if not kept or iou(boxes[row], boxes[kept]).max() <= threshold:
                 kept.append(row)
         assert nms(boxes, scores, threshold).tolist() == kept
+
+
+@pytest.mark.parametrize("box, seen", [
+    ((10, 10, 1, 1), True), ((10, 10, 0.9, 5), False), ((10, 10, 5, np.nan), False),
+    ((-20, 5, 19.5, 5), False), ((-20, 5, 19.6, 5), True), ((159.5, 5, 5, 5), False),
+    ((159.4, 5, 5, 5), True), ((5, 119.5, 5, 5), False), ((5, -9, 5, 8.5), False),
+    ((-5e8, -5e8, 1e9, 1e9), True), ((-5e299, -5e299, 1e300, 1e300), False), ((1, 2, 3), False)])
+def test_what_shows_something_of_an_image(box, seen):
+    assert shows_image(box, 160, 120) is seen
 
 
 def test_points_box():

@@ -115,9 +115,10 @@ def test_views_and_padded_rows_are_accepted():
 
 
 @pytest.mark.parametrize(
-    "box", [(0, 0, 0, 5), (0, 0, 5, -1), (0, np.nan, 5, 5), (0, 0, np.inf, 1)]
+    "box", [(0, 0, 0, 5), (0, 0, 5, -1), (0, np.nan, 5, 5), (0, 0, np.inf, 1), (0, 0, 5, 1e300),
+            (0, 0, 1e155, 1e155), (0, 0, 1e-300, 1e-300)]
 )
-def test_boxes_without_area_are_refused(box):
+def test_boxes_without_a_usable_size_are_refused(box):
     with pytest.raises(ValueError, match="box_xywh"):
         box_affine(box, (32, 32))
 

@@ -80,8 +80,19 @@ class TestEstimate:
         frame = estimator.estimate(scene.image(), scene.camera, boxes=boxes)
         assert [item.class_id for item in frame.objects] == ["can"]
         assert np.abs(frame.objects[0].T_cam_obj - scene.poses[1]).max() < 1e-5
-        assert frame.ignored_boxes == 1 and frame.detections == boxes[:1]
+        assert frame.ignored_boxes == 2 and frame.detections == boxes[:1]
         assert frame.timing_ms["detector"] < 5  # not run
+
+    @pytest.mark.parametrize("box, score", [
+        ([-5e299, -5e299, 1e300, 1e300], 0.9), ([-5e154, -5e154, 1e155, 1e155], 0.9),
+        ([10, 10, 1e-300, 1e-300], 0.9), ([1e300, 10, 10, 10], 0.9), ([5000, 10, 10, 10], 0.9),
+        ([10, 10, 20], 0.9), ([10, 10, np.nan, 20], 0.9), ([10, 10, 20, 20], np.nan)])
+    def test_what_cannot_be_looked_at_is_counted(self, scene, estimator, box, score):
+        boxes = [Detection2D("block", score, np.array(box)),
+                 Detection2D("can", 0.5, scene.box_xywh(1))]
+        frame = estimator.estimate(scene.image(), scene.camera, boxes=boxes)
+        assert [item.class_id for item in frame.objects] == ["can"]
+        assert frame.ignored_boxes == 1 and frame.detections == boxes[1:]
 
     def test_no_boxes_is_nothing(self, scene, estimator):
         frame = estimator.estimate(scene.image(), scene.camera, boxes=[])

@@ -238,6 +238,7 @@ class TestBoxes:
         box(10, 10, np.inf, 20), box(10, 10, 20, 0.3), box(159.5, 10, 50, 50),
         box(-60, 10, 59.5, 50), box(10, 119.5, 50, 50), box(10, -60, 50, 59.5),
         box(10, 10, 20, 20, score=np.nan), box(10, 10, 20, 20, name="dog"),
+        box(-5e299, -5e299, 1e300, 1e300), box(-5e154, -5e154, 1e155, 1e155),
         Detection2D("person", 1.0, np.zeros(3))])
     def test_what_cannot_be_looked_at_is_counted(self, estimator, bad):
         good = unit_box(30, 20)

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kd_pose.crop import apply_affine, invert_affine
+from kd_pose.crop import SIDES_PX, apply_affine, invert_affine
 
 if TYPE_CHECKING:
     from kd_pose.results import Detection2D
     from kd_pose.votes import VoteInstance
+
+MIN_SIDE_PX = 1.0  # a box with a shorter side shows nothing
 
 
 def xywh_from_xyxy(boxes: np.ndarray) -> np.ndarray:
@@ -27,6 +29,17 @@ def xyxy_from_xywh(boxes: np.ndarray) -> np.ndarray:
     """(..., 4) x0, y0, width, height -> x0, y0, x1, y1."""
     boxes = np.asarray(boxes, dtype=np.float64)
     return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
+
+
+def shows_image(box_xywh: Sequence[float], width: int, height: int) -> bool:
+    """Whether a box xywh can be looked at: four finite numbers, sides neither below `MIN_SIDE_PX`
+    nor out of `SIDES_PX`, at least partly in an image of that size."""
+    box = np.asarray(box_xywh, dtype=np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all():
+        return False
+    x, y, w, h = box.tolist()
+    return (min(w, h) >= MIN_SIDE_PX and max(w, h) <= SIDES_PX[1] and x + w > -0.5
+            and y + h > -0.5 and x < width - 0.5 and y < height - 0.5)
 
 
 def points_box(points: np.ndarray) -> np.ndarray:

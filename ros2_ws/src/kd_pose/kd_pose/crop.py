@@ -19,6 +19,7 @@ GREY = 114  # fills what lies outside the image; the usual letterbox grey (YOLOX
 # OpenCV's bilinear warp takes 2.5 times as long for three channels as for four. Up to this many
 # source pixels per output pixel it pays to give the source a fourth channel first.
 PADDING_PAYS_UP_TO = 7.0
+SIDES_PX = 1e-6, 1e9  # of a box's longer side: beyond, an affine or its inverse overflows
 WHOLE_PIXEL = 1e-3  # of the input: nearer than this to a whole pixel is on it
 _scratch = threading.local()
 
@@ -28,11 +29,14 @@ def box_affine(box_xywh: Sequence[float], size_wh: Sequence[int], pad: float = 1
 
     Isotropic: the box is expanded to the aspect of the input, never squeezed.
     box_xywh: continuous edges. size_wh: input width and height.
-    Raises ValueError for a box without positive finite size.
+    Raises ValueError for a box without positive finite size, or of one out of `SIDES_PX`.
     """
     x, y, w, h = (float(value) for value in box_xywh)
     if not (np.isfinite((x, y, w, h)).all() and w > 0 and h > 0):
         raise ValueError(f"box_xywh must be finite with positive size, got {(x, y, w, h)}")
+    if not SIDES_PX[0] <= max(w, h) <= SIDES_PX[1]:
+        raise ValueError(f"box_xywh must have a longer side of {SIDES_PX[0]:g} to "
+                         f"{SIDES_PX[1]:g} pixels, got {(x, y, w, h)}")
     if not pad > 0:
         raise ValueError(f"pad must be positive, got {pad}")
     width, height = size_wh

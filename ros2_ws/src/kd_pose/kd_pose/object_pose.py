@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kd_pose.boxes import iou, points_box, xyxy_from_xywh
+from kd_pose.boxes import iou, points_box, shows_image, xyxy_from_xywh
 from kd_pose.camera import Camera
 from kd_pose.crop import apply_affine, box_affine, invert_affine
 from kd_pose.dense_network import DenseNetwork
@@ -183,8 +183,8 @@ class ObjectPoseEstimator:
         """Poses of the objects in `boxes`, or of those that the detector finds.
 
         image: uint8 (H, W, 3) as delivered, i.e. distorted as `camera` says.
-        boxes: regions of the image with the class of each; classes that the model does not know
-            are counted in `ignored_boxes`. An empty sequence means that there is nothing.
+        boxes: regions of the image with the class of each; what cannot be looked at is counted
+            in `ignored_boxes`. An empty sequence means that there is nothing.
         Raises ValueError for an image or camera that cannot be used.
         """
         check_image(image)
@@ -199,7 +199,7 @@ class ObjectPoseEstimator:
         if boxes is None:
             boxes = self.detect(image, channel_order)
         clock.lap("detector")
-        detections, ignored = self._relevant(boxes, options)
+        detections, ignored = self._relevant(boxes, image.shape[1::-1], options)
         frame = ObjectPoseFrame(detections=detections, timing_ms=clock.ms, ignored_boxes=ignored)
         if not detections:
             return frame
@@ -234,19 +234,16 @@ class ObjectPoseEstimator:
         return frame
 
     def _relevant(
-        self, boxes: Sequence[Detection2D], options: ObjectPoseOptions
+        self, boxes: Sequence[Detection2D], image_wh: tuple[int, int], options: ObjectPoseOptions
     ) -> tuple[list[Detection2D], int]:
-        """Boxes that are looked at, best first, and how many had an unknown class."""
-        known = [item for item in boxes if item.class_id in self._class_of]
-        ignored = len(boxes) - len(known)
-        wanted = set(options.target_objects or self._class_of)
-        usable = []
-        for item in known:
-            box = np.asarray(item.box_xywh, dtype=np.float64)
-            if item.class_id in wanted and np.isfinite(box).all() and box[2:].min() > 0:
-                usable.append(item)
-        usable.sort(key=lambda item: -item.score)
-        return usable[: options.max_instances], ignored
+        """Boxes that are looked at, best first, and how many cannot be."""
+        usable = [item for item in boxes
+                  if item.class_id in self._class_of and np.isfinite(item.score)
+                  and shows_image(item.box_xywh, *image_wh)]
+        wanted = [item for item in usable
+                  if not options.target_objects or item.class_id in options.target_objects]
+        wanted.sort(key=lambda item: -item.score)
+        return wanted[: options.max_instances], len(boxes) - len(usable)
 
     def _pose(
         self,

@@ -63,7 +63,8 @@ class ObjectPoseFrame:
     """Everything of one image, best objects first.
 
     detections: the boxes that were looked at. timing_ms: milliseconds by stage, see `STAGES`.
-    ignored_boxes: boxes given by the caller whose class the model does not know.
+    ignored_boxes: boxes that could not be looked at: of a class that the model does not know,
+        not finite, too small or too large, or wholly outside of the image.
     """
 
     objects: list[ObjectPose] = field(default_factory=list)
@@ -97,8 +98,8 @@ class PeopleFrame:
     """The people of one image, best first.
 
     detections: the boxes that were looked at. timing_ms: milliseconds by stage, see `STAGES`.
-    ignored_boxes: boxes that could not be looked at: of another class than `person`, without
-        area, not finite, or wholly outside of the image.
+    ignored_boxes: boxes that could not be looked at: of another class than `person`, not
+        finite, too small or too large, or wholly outside of the image.
     """
 
     people: list[PersonPose] = field(default_factory=list)

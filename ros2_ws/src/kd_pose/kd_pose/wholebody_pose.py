@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from kd_pose.boxes import shows_image
 from kd_pose.crop import apply_affine, box_affine, invert_affine
 from kd_pose.estimator import Stopwatch, check_image
 from kd_pose.manifest import WholebodyManifest
@@ -28,8 +29,6 @@ from kd_pose.simcc_network import SimccNetwork
 
 if TYPE_CHECKING:
     from kd_pose.person_detector import PersonDetector
-
-MIN_SIDE_PX = 1.0  # a box with a shorter side shows nobody
 
 
 @dataclass(frozen=True)
@@ -180,10 +179,6 @@ class WholebodyPoseEstimator:
 
 
 def _in_image(item: Detection2D, width: int, height: int) -> bool:
-    """Whether this is a person's box with an area, at least partly in the image."""
-    box = np.asarray(item.box_xywh, dtype=np.float64)
-    if item.class_id != PERSON or box.shape != (4,) or not np.isfinite([*box, item.score]).all():
-        return False
-    x, y, w, h = box.tolist()
-    return (w >= MIN_SIDE_PX and h >= MIN_SIDE_PX and x + w > -0.5 and y + h > -0.5
-            and x < width - 0.5 and y < height - 0.5)
+    """Whether this is a person's box that shows something of the image."""
+    return (item.class_id == PERSON and bool(np.isfinite(item.score))
+            and shows_image(item.box_xywh, width, height))
