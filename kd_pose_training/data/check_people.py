@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from kd_pose_training.data.check_bop import Part, Problem
+from kd_pose_training.data.coco_files import WholebodyDataError
 from kd_pose_training.data.coco_wholebody import (
     UBODY_EVERY,
     PersonTable,
-    WholebodyDataError,
     missing_pictures,
     read_coco_wholebody,
 )

@@ -20,11 +20,11 @@ import numpy as np
 
 from kd_pose.geometry import box_corners
 from kd_pose.manifest import ObjectSpec
-from kd_pose_training.data.bop_files import column
-from kd_pose_training.data.coco_wholebody import (
+from kd_pose_training.data.coco_files import (
     WholebodyDataError,
     load_annotated,
     picture_sizes,
+    pixel_column,
     read_people,
     where,
 )
@@ -160,8 +160,7 @@ def _frames(path: Path, folder: Path) -> list[PeopleFrame]:
 
 
 def _frame(image: Path, size_wh: tuple[int, int], people: list[dict], path: Path) -> PeopleFrame:
-    boxes = column(people, "bbox", 4, lambda i: where(people[i], path)) if people else \
-        np.zeros((0, 4))
+    boxes = pixel_column(people, "bbox", 4, path) if people else np.zeros((0, 4))
     low = np.clip(boxes[:, :2], 0, size_wh)
     high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, size_wh)
     kept = np.flatnonzero(((high - low) > 0).all(axis=1))

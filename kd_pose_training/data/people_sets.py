@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kd_pose_training.data.coco_files import WholebodyDataError
 from kd_pose_training.data.coco_wholebody import (
     PersonTable,
-    WholebodyDataError,
     concatenate,
     read_coco_wholebody,
     read_ubody,

@@ -13,12 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kd_pose_training.data.coco_wholebody import (
-    UBODY_EVERY,
-    WholebodyDataError,
-    read_coco_wholebody,
-    ubody_files,
-)
+from kd_pose_training.data.coco_files import WholebodyDataError
+from kd_pose_training.data.coco_wholebody import UBODY_EVERY, read_coco_wholebody, ubody_files
 from kd_pose_training.data.people_sets import find_files, is_ubody, split_people
 from kd_pose_training.evaluation.wholebody import PersonTruth, read_truth
 from kd_pose_training.evaluation.wholebody_results import PersonBoxes, read_boxes

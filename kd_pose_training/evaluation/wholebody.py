@@ -16,7 +16,7 @@ import numpy as np
 
 from kd_pose.wholebody_keypoints import PARTS
 from kd_pose_training.data.bop_files import column
-from kd_pose_training.data.coco_wholebody import (
+from kd_pose_training.data.coco_files import (
     WholebodyDataError,
     load_annotated,
     person_columns,
@@ -75,7 +75,7 @@ def read_truth(annotations: str | Path, use_area: bool = True) -> PersonTruth:
         use_area: take the annotated areas; else 0.53 of the box (UBody and others without).
 
     Raises:
-        ValueError: see :func:`kd_pose_training.data.coco_wholebody.read_annotations`; or an area
+        ValueError: see :func:`kd_pose_training.data.coco_files.read_annotations`; or an area
             or the size of a picture is missing.
     """
     path = Path(annotations)

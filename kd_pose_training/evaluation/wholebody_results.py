@@ -11,7 +11,7 @@ import numpy as np
 
 from kd_pose.wholebody_keypoints import COUNT, PARTS
 from kd_pose_training.data.bop_files import column, read_json
-from kd_pose_training.data.coco_wholebody import PART_KEYS, PERSON, WholebodyDataError
+from kd_pose_training.data.coco_files import PART_KEYS, PERSON, WholebodyDataError
 
 
 @dataclass(frozen=True)

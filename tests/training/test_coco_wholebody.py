@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from pathlib import Path
 
 import cv2
@@ -144,7 +145,8 @@ def test_a_single_annotation_that_is_wrong(tmp_path):
     ("images", "id", 2**63), ("images", "id", float("inf")), ("annotations", "id", "x1"),
     ("annotations", "id", None), ("annotations", "image_id", [5]),
     ("annotations", "category_id", "1"), ("images", "file_name", 5),
-    ("images", "file_name", None), ("images", "file_name", "")])
+    ("images", "file_name", None), ("images", "file_name", ""),
+    ("images", "file_name", "a\udc80.png"), ("images", "file_name", "a\0.png")])
 def test_ids_and_names_of_another_type(tmp_path, kind, key, value):
     data = write_set(tmp_path)
     data[kind][0][key] = value
@@ -154,6 +156,35 @@ def test_ids_and_names_of_another_type(tmp_path, kind, key, value):
         read(tmp_path)
     assert f"truth.json: {kind}[0]: key '{key}' must be {allowed}" in str(error.value)
     assert str(error.value).endswith(f"got {value!r}")
+
+
+def test_names_in_any_script(tmp_path):
+    write_set(tmp_path, image="ménschen/人.png")
+    assert read(tmp_path).image_path(0) == tmp_path / "ménschen/人.png"
+
+
+@pytest.mark.parametrize("key", ["width", "height"])
+@pytest.mark.parametrize("value", [0, -5, 0.5, 640.5, 1e12, 2**20 + 1])
+@pytest.mark.filterwarnings("error")
+def test_sizes_that_no_picture_has(tmp_path, key, value):
+    data = write_set(tmp_path)
+    data["images"][0][key] = value
+    rewrite(tmp_path, data)
+    with pytest.raises(ValueError) as error:
+        read(tmp_path)
+    assert (f"truth.json: image 5: key '{key}' must be a whole number of 1 to 1048576, got "
+            f"{value:g}") in str(error.value)
+
+
+@pytest.mark.parametrize("key, count", [("keypoints", 51), ("face_kpts", 204), ("bbox", 4)])
+@pytest.mark.parametrize("value", [1e300, -1e10])
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_are_no_places(tmp_path, key, count, value):
+    write_set(tmp_path, **{key: [5.0, value, *[2.0] * (count - 2)]})
+    message = (f"truth.json: annotation 100: key '{key}' must be {count} finite number(s) of "
+               f"-1e+09 to 1e+09, got {value:g}")
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(tmp_path)
 
 
 def test_whole_numbers_may_be_written_as_fractions(tmp_path):
