@@ -40,7 +40,7 @@ class ScoredPeople:
             ValueError: as :func:`~kd_pose_training.evaluation.wholebody_results.read_boxes`; or
                 of several scenes the ids were not moved apart.
         """
-        boxes = read_boxes(path, self.truth.image_id)
+        boxes = read_boxes(path, self.truth.image_id, self.truth.size_wh)
         several = self.scenes and max(self.truth.image_id, default=0) >= SCENE_STRIDE
         if several and max(boxes.image_id, default=SCENE_STRIDE) < SCENE_STRIDE:
             raise WholebodyDataError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
 
+from kd_pose.crop import SIDES_PX
 from kd_pose.wholebody_keypoints import COUNT, PARTS
 from kd_pose_training.data.bop_files import column, read_json
 from kd_pose_training.data.coco_files import PART_KEYS, PERSON, WholebodyDataError
@@ -55,20 +57,22 @@ class PersonEstimates:
 class PersonBoxes:
     """N boxes to estimate people in. image_id: (N,). box_xywh: (N, 4) continuous edges, pixels
     (half a pixel before those of the file, see ``kd_pose_training.data.coco_wholebody``).
-    score: (N,)."""
+    score: (N,). left_out: how many others of these pictures there were, by reason."""
 
     image_id: np.ndarray
     box_xywh: np.ndarray
     score: np.ndarray
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
-def read_boxes(path: str | Path, image_ids: np.ndarray) -> PersonBoxes:
+def read_boxes(path: str | Path, image_ids: np.ndarray, size_wh: np.ndarray) -> PersonBoxes:
     """A detector's file: a list of ``image_id``, ``category_id``, ``bbox`` (xywh), ``score``.
 
-    Other categories, other pictures and boxes without area are left out.
+    Other categories and other pictures are left out; and, counted, boxes of which nothing is in
+    their picture or that are too large to be cut out.
 
     Args:
-        image_ids: of the pictures that are evaluated.
+        image_ids: (I,) rising, of the pictures that are evaluated. size_wh: (I, 2) pixels.
 
     Raises:
         ValueError: not such a file, or no box is of these pictures.
@@ -85,8 +89,12 @@ def read_boxes(path: str | Path, image_ids: np.ndarray) -> PersonBoxes:
     if not of_these.any():
         raise WholebodyDataError(f"{path}: none of its {len(items)} boxes is of a person in one "
                                  "of the annotated pictures")
-    kept = of_these & (boxes[:, 2:] > 0).all(axis=1)
-    return PersonBoxes(ids[kept], boxes[kept] - (0.5, 0.5, 0.0, 0.0), scores[kept, 0])
+    ids, boxes, scores = ids[of_these], boxes[of_these], scores[of_these, 0]
+    size = size_wh[np.searchsorted(image_ids, ids)]
+    seen = np.clip(boxes[:, :2] + boxes[:, 2:], 0, size) - np.clip(boxes[:, :2], 0, size)
+    kept = (seen > 0).all(axis=1) & (boxes[:, 2:].max(axis=1) <= SIDES_PX[1])
+    return PersonBoxes(ids[kept], boxes[kept] - (0.5, 0.5, 0.0, 0.0), scores[kept],
+                       {"without an area in their picture": int((~kept).sum())})
 
 
 def write_results(estimates: PersonEstimates, path: str | Path) -> None:

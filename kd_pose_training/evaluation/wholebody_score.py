@@ -90,14 +90,18 @@ def summarise(truth: PersonTruth, result: PeopleResult) -> dict[str, Any]:
                     for name, value in row.items()} for part, row in result.table.items()}
     pictures = len(np.unique(result.boxes.image_id))
     return {**parts, "pictures": len(truth.image_id), "people": int((~truth.crowd).sum()),
-            "boxes": len(result.boxes.image_id), "estimates": len(result.estimates),
+            "boxes": len(result.boxes.image_id),
+            "boxes_left_out": sum(result.boxes.left_out.values()),
+            "estimates": len(result.estimates),
             "ms_per_picture": round(1e3 * result.seconds / max(pictures, 1), 2)}
 
 
 def describe(kind: str, truth: PersonTruth, result: PeopleResult) -> str:
     """What was scored, and the table."""
     values = summarise(truth, result)
-    return (f"{kind} boxes: {values['boxes']} in {values['pictures']} pictures, "
+    reasons = ", ".join(f"{count} {why}" for why, count in result.boxes.left_out.items() if count)
+    left_out = f" (left out: {reasons})" if reasons else ""
+    return (f"{kind} boxes: {values['boxes']} in {values['pictures']} pictures{left_out}, "
             f"{values['estimates']} estimates, {values['ms_per_picture']:.1f} ms a picture\n"
             f"{format_table(result.table)}")
 

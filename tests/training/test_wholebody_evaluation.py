@@ -211,15 +211,31 @@ def test_boxes_of_a_detector(tmp_path):
              {"image_id": 99, "category_id": 1, "bbox": [5, 6, 7, 8], "score": 0.9},
              {"image_id": 20, "category_id": 1, "bbox": [5, 6, 0, 8], "score": 0.9}]
     path = write(tmp_path / "boxes.json", boxes)
-    read = read_boxes(path, np.array([10, 20]))
+    ids, size = np.array([10, 20]), np.array([[300, 200], [100, 400]])
+    read = read_boxes(path, ids, size)
     assert read.image_id.tolist() == [10] and read.score.tolist() == [0.5]
     assert read.box_xywh.tolist() == [[4.5, 5.5, 7, 8]]  # edges before pixel centres
     with pytest.raises(ValueError, match="none of its 4 boxes is of a person in one of"):
-        read_boxes(path, np.array([1]))
+        read_boxes(path, np.array([1]), size[:1])
     del boxes[0]["score"]
     with pytest.raises(ValueError, match="entry 0: key 'score' is missing"):
-        read_boxes(write(path, boxes), np.array([10]))
-    assert len(read_boxes(write(path, []), np.array([10])).score) == 0
+        read_boxes(write(path, boxes), ids, size)
+    assert len(read_boxes(write(path, []), ids, size).score) == 0
+
+
+def test_boxes_that_show_nothing_are_counted(tmp_path):
+    """Pictures of 300 x 200 and 100 x 400 pixels; edges are as in the file."""
+    good = [(10, [-7, 5, 8, 8]), (10, [299, 199, 50, 50]), (20, [50, 300, 9, 9])]
+    bad = [(10, [1e9, 10, 10, 10]), (10, [300, 10, 10, 10]), (10, [-10, 10, 10, 10]),
+           (20, [150, 10, 10, 10]), (20, [10, 10, 0, 10]), (10, [10, 300, 9, 9]),
+           (20, [10, 10, 10, -5]), (10, [-5e299, -5e299, 1e300, 1e300])]
+    path = write(tmp_path / "boxes.json", [
+        {"image_id": number, "category_id": 1, "bbox": box, "score": 0.5}
+        for number, box in (*bad, *good)])
+    read = read_boxes(path, np.array([10, 20]), np.array([[300, 200], [100, 400]]))
+    assert [(number, (box + (0.5, 0.5, 0, 0)).tolist())
+            for number, box in zip(read.image_id, read.box_xywh)] == good
+    assert read.left_out == {"without an area in their picture": 8}
 
 
 def test_annotations_without_areas(tmp_path):

@@ -89,16 +89,20 @@ def test_annotated_boxes(people, perfect, tmp_path, capsys):
     assert sheet.shape[1] == 4 * 420
 
 
-def test_boxes_of_a_file_miss_somebody(people, perfect, tmp_path):
+def test_boxes_of_a_file_miss_somebody(people, perfect, tmp_path, capsys):
     boxes = [{"image_id": 1, "category_id": 1, "bbox": BOX, "score": 0.9},
              {"image_id": 2, "category_id": 1, "bbox": BOX, "score": 0.8},
              {"image_id": 2, "category_id": 1, "bbox": [0, 0, 20, 20], "score": 0.1},
+             {"image_id": 3, "category_id": 1, "bbox": [5, 5, 0, 9], "score": 0.9},
+             {"image_id": 3, "category_id": 1, "bbox": [1e9, 10, 10, 10], "score": 0.9},
              {"image_id": 77, "category_id": 1, "bbox": BOX, "score": 0.9}]
     (tmp_path / "boxes.json").write_text(json.dumps(boxes))
     assert evaluate(people, tmp_path / "out", "--boxes", str(tmp_path / "boxes.json"),
                     "--no-flip-test") == 0
     found = summary(tmp_path / "out", "file")
-    assert found["estimates"] == 3
+    assert "file boxes: 3 in 3 pictures (left out: 2 without an area in their picture), 3 " in \
+        capsys.readouterr().out
+    assert found["estimates"] == 3 and found["boxes_left_out"] == 2
     # two of three found, the wrong box comes last: precision 1 up to recall 2/3 (67 of 101 places)
     assert found["wholebody"]["AR"] == pytest.approx(2 / 3, abs=1e-6)
     assert found["wholebody"]["AP"] == pytest.approx(67 / 101, abs=1e-6)
