@@ -11,6 +11,8 @@ pytest.importorskip("rclpy")
 pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
 
 import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.clock import ClockType
 from rclpy.context import Context
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -130,6 +132,53 @@ def test_autostart_and_its_failure(models):
     with Rig({"autostart": True, "exit_on_failure": True}) as rig:
         wait_for(rig.node.done.done)
         assert rig.node.done.result() == 1
+
+
+@pytest.mark.parametrize("wanted, named", [
+    (Transition(id=Transition.TRANSITION_CLEANUP), "with the id 2"),
+    (Transition(id=Transition.TRANSITION_ACTIVATE), "with the id 3"),
+    (Transition(id=99), "with the id 99"),
+    (Transition(label="activate"), "'activate'"),
+], ids=str)
+def test_a_transition_that_does_not_fit_is_refused(wanted, named):
+    """rclpy's own service raises, which ends the process, or refuses without a word."""
+    with Rig(kind=fake_node(FakeEstimator())) as rig:
+        said = []
+        rig.node.get_logger().warning = said.append
+        request = ChangeState.Request(transition=wanted)
+        assert not rig.call(ChangeState, "change_state", request).success
+        assert rig.state() == "unconfigured"
+        assert named in said[0] and "the node is unconfigured" in said[0]
+        assert "configure (1), shutdown (5)" in said[0]
+
+
+def test_transitions_that_fit_are_made_by_service():
+    """What a lifecycle manager sends to a node that has started by itself is refused, too."""
+    with Rig({"autostart": True}, kind=fake_node(FakeEstimator())) as rig:
+        rig.wait_connected()
+
+        def change(**wanted):
+            request = ChangeState.Request(transition=Transition(**wanted))
+            return rig.call(ChangeState, "change_state", request).success
+
+        wait_for(lambda: rig.state() == "active")
+        assert not change(id=Transition.TRANSITION_CONFIGURE)
+        assert rig.state() == "active"
+        assert change(id=Transition.TRANSITION_DEACTIVATE) and change(label="activate")
+        assert rig.state() == "active"
+
+
+@pytest.mark.parametrize("done, state", [
+    (("configure",), "active"), (("configure", "activate"), "active"),
+    (("shutdown",), "finalized")])
+def test_autostart_does_not_repeat_what_a_client_did(done, state):
+    with Rig({"exit_on_failure": True}, kind=fake_node(FakeEstimator())) as rig:
+        for name in done:
+            assert getattr(rig.node, f"trigger_{name}")() == SUCCESS
+        rig.node._autostart_timer = rig.node.create_timer(0.0, rig.node._autostart)
+        wait_for(lambda: rig.state() == state)
+        time.sleep(0.1)
+        assert rig.state() == state and not rig.node.done.done()
 
 
 def test_two_instances_in_one_process(models, scene):

@@ -11,8 +11,12 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
 
-COMMAND = [sys.executable, "-c", "import sys; from kd_pose.nodes.object_pose_node import main; "
-           "sys.exit(main())", "--ros-args"]
+def command(node):
+    return [sys.executable, "-c", f"import sys; from kd_pose.nodes.{node}_node import main; "
+            "sys.exit(main())", "--ros-args"]
+
+
+COMMAND = command("object_pose")
 
 
 def environment():
@@ -36,6 +40,32 @@ def test_a_value_out_of_range_is_named():
     assert result.returncode == 1
     assert "object_pose: " in result.stderr and "score_threshold" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments, code, text", [
+    (["--params-file", "/no/such.yaml"], 1, "--params-file /no/such.yaml: there is no such file"),
+    (["--params-file", "mixed.yaml"], 1, "--params-file mixed.yaml: is not a parameter file of "
+     "ROS 2: Sequence should be of same type"),
+    (["--params-file", "."], 1, "--params-file .: is not a file"),
+    (["-p", "threads:="], 1, "'-p threads:=' is no parameter with a value: write -p name:=value"),
+    (["-p", "threads"], 1, "'-p threads' is no parameter with a value"),
+    (["-p", "sync_timeout_s:=1"], 1, "parameter sync_timeout_s must be a number with a point, "
+     "got 1: write 1.0"),
+    (["-p", "threads:=many"], 1, "parameter threads must be a whole number, got 'many'"),
+    (["-p", "model_path:=5"], 1, "parameter model_path must be a text, got '5'"),
+    (["-r", "__node:=bad name"], 1, "'-r __node:=bad name' is no remapping: write -r from:=to"),
+    (["-r", "image:=bad topic"], 1, "'-r image:=bad topic' is no remapping"),
+    (["--log-level", "loud"], 1, "'--log-level loud' is no log level"),
+    (["--wrong"], 2, "unknown ROS argument(s) '--wrong'"),
+    (["--", "foo"], 2, "unknown argument(s) foo"),
+], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_wrong_arguments_are_one_sentence(tmp_path, arguments, code, text):
+    (tmp_path / "mixed.yaml").write_text('/**: {ros__parameters: {a: [1, "b"]}}')
+    result = subprocess.run(COMMAND + arguments, env=environment(), capture_output=True, text=True,
+                            timeout=30, cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert result.stderr.startswith(f"object_pose: {text}")
+    assert result.stderr.count("\n") == 1 and "/rcl/" not in result.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])

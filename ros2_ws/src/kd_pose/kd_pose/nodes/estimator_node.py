@@ -28,7 +28,7 @@ from rclpy.task import Future
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
-from kd_pose.nodes import parameters
+from kd_pose.nodes import parameters, transitions
 from kd_pose.nodes.conversions import float_array, stamp_nanoseconds, vision_msgs_available
 from kd_pose.nodes.diagnostics import OK, Diagnostics, Status
 from kd_pose.nodes.health import Health, Rejected
@@ -74,6 +74,7 @@ class EstimatorNode(LifecycleNode):
         self._enabled = True
         self._forget_first = False  # before the next image
         self._outputs: list = []
+        transitions.guard(self)
         self.health = Health()
         parameters.declare(self, self.TABLE)
         self.add_on_set_parameters_callback(self._on_set_parameters)
@@ -280,9 +281,7 @@ class EstimatorNode(LifecycleNode):
 
     def _autostart(self) -> None:
         self.destroy_timer(self._autostart_timer)
-        good = self.trigger_configure() == TransitionCallbackReturn.SUCCESS
-        good = good and self.trigger_activate() == TransitionCallbackReturn.SUCCESS
-        if not good and self.get_parameter("exit_on_failure").value:
+        if not transitions.start(self) and self.get_parameter("exit_on_failure").value:
             self.done.set_result(1)
 
     # --- callbacks -----------------------------------------------------------------------------

@@ -13,45 +13,56 @@ import threading
 from collections.abc import Callable
 
 import rclpy
-from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 
+from kd_pose.nodes import startup_errors
+
 WAKE_UP_S = 0.2  # how late a signal may be noticed
 
 
-def run(make_node: Callable[[], Node], name: str, args: list[str] | None = None) -> int:
+def run(make_node: Callable[[], Node], name: str, args: list[str] | None = None,
+        at_end: Callable[[Node], int] | None = None) -> int:
     """Serve a node until its future `done` has an exit code, SIGINT or SIGTERM -> exit code.
 
-    A ValueError of `make_node` is a sentence for the user and exit code 1.
+    What is wrong with arguments, parameters or, as a ValueError of `make_node`, with anything else
+    is a sentence for the user and exit code 1. at_end: called with the node that was served, before
+    it goes; its exit code counts where the node itself has none but 0.
     """
-    unknown = remove_ros_args(args if args is not None else sys.argv)[1:]
-    if unknown:
-        print(f"{name}: unknown argument(s) {' '.join(unknown)}; parameters are given as "
-              "--ros-args -p name:=value", file=sys.stderr)
-        return 2
     asked_to_end = _listen_to_signals()
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node = None
     try:
         try:
+            unknown = remove_ros_args(args if args is not None else sys.argv)[1:]
+            if unknown:
+                print(f"{name}: unknown argument(s) {' '.join(unknown)}; parameters are given as "
+                      "--ros-args -p name:=value", file=sys.stderr)
+                return 2
+            rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
             node = make_node()
-        except (ValueError, ParameterException) as error:  # also a value of a wrong type or range
-            print(f"{name}: {error}", file=sys.stderr)
-            return 1
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while rclpy.ok() and not asked_to_end.is_set() and not node.done.done():
-            executor.spin_until_future_complete(node.done, timeout_sec=WAKE_UP_S)
-        return (node.done.result() or 0) if node.done.done() else 0
-    except ExternalShutdownException:
-        return 0
+        except startup_errors.ERRORS as error:
+            print(f"{name}: {startup_errors.sentence(error)}", file=sys.stderr)
+            return 2 if isinstance(error, startup_errors.UnknownArguments) else 1
+        code = _serve(node, asked_to_end)
+        last = at_end(node) if at_end else 0
+        return code or last
     finally:
         if node is not None:
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _serve(node: Node, asked_to_end: threading.Event) -> int:
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    try:
+        while rclpy.ok() and not asked_to_end.is_set() and not node.done.done():
+            executor.spin_until_future_complete(node.done, timeout_sec=WAKE_UP_S)
+    except ExternalShutdownException:
+        return 0
+    return (node.done.result() or 0) if node.done.done() else 0
 
 
 def _listen_to_signals() -> threading.Event:
