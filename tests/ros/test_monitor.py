@@ -134,6 +134,118 @@ def test_objects_by_hand():
     assert "1 estimates without a truth" in board.table(board.summary())
 
 
+def test_objects_without_a_truth_by_hand():
+    board = ObjectBoard()
+    seen = object_at("mug", 0.01, 1.0)
+    seen.score = 0.9
+    assert board.update(ObjectPoseArray(objects=[seen])) == (
+        "1 object  mug 0.90 at (0.010, 0.000, 1.000) m")
+    assert board.update(ObjectPoseArray()) == "0 objects  "
+    line = board.update(ObjectPoseArray(objects=[object_at("can", 0.0, 1.0)] * 6))
+    assert line.startswith("6 objects  can 0.00") and line.endswith("m  ...")
+    assert board.prefix().startswith("[   3]")
+    summary = board.summary()
+    assert summary["frames"] == 0 and summary["frames_without_truth"] == 3
+    assert summary["objects_without_truth"] == {"can": 6, "mug": 1}
+    table = board.table(summary)
+    assert table.startswith("3 frames without a truth, seen in them: can 6, mug 1, image-to-")
+    board.update(ObjectPoseArray(), ObjectPoseArray())
+    table = board.table(board.summary())
+    assert "1 frames scored" in table and table.endswith("can 6, mug 1")
+
+
+def test_the_summary_with_a_truth_has_no_further_keys():
+    board = ObjectBoard()
+    board.update(ObjectPoseArray(), ObjectPoseArray())
+    assert set(board.summary()) == {"frames", "latency_ms_median", "latency_ms_p95",
+                                    "unmatched_estimates", "classes"}
+
+
+def test_scores_of_keypoints_are_counted_not_kept():
+    board = PeopleBoard()
+    for _ in range(3):
+        board.update(people(("1", 0.5, [0.1, 0.62, 0.7]), ("2", 0.5, [0.62, 1.2, -0.1])))
+    summary = board.summary()
+    assert summary["keypoint_score_median"] == 0.62
+    assert summary["keypoints_found"] == pytest.approx(4 / 6)
+    assert board.scores.size == 1001 and board.scores.sum() == 18
+
+
+@pytest.fixture
+def monitor():
+    """Makes monitors in a context of their own."""
+    context = Context()
+    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
+    nodes = []
+
+    def make(**values):
+        overrides = [Parameter(name, value=value) for name, value in values.items()]
+        space = f"/monitor{os.getpid()}_{len(nodes)}"
+        nodes.append(MonitorNode(context=context, namespace=space, parameter_overrides=overrides))
+        return nodes[-1]
+
+    make.context = context
+    yield make
+    for node in nodes:
+        node.destroy_node()
+    rclpy.try_shutdown(context=context)
+
+
+def objects_of(second):
+    message = ObjectPoseArray(objects=[object_at("mug", 0.0, 1.0)])
+    message.header.stamp.sec = second
+    return message
+
+
+def test_a_live_camera_has_a_line_a_frame(monitor, capsys):
+    """Nobody publishes a truth: nothing is waited for."""
+    node = monitor()
+    for second in range(3):
+        node._on_result(objects_of(second))
+    assert capsys.readouterr().out.count("1 object  mug 0.00 at (0.000, 0.000, 1.000) m") == 3
+    assert node.finish()["frames_without_truth"] == 3
+
+
+def test_a_result_waits_where_a_truth_is_to_come(monitor, capsys):
+    node = monitor()
+    client = Node("player", context=monitor.context, namespace=node.get_namespace())
+    try:
+        client.create_publisher(ObjectPoseArray, "~/truth", 5)
+        end = time.monotonic() + 10
+        while not node._waits_for_truth():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        node._on_result(objects_of(1))
+        assert not capsys.readouterr().out
+        node._on_truth(objects_of(1))
+        assert "1/1 found" in capsys.readouterr().out
+        node._on_result(objects_of(2))  # its truth was lost
+        summary = node.finish()
+    finally:
+        client.destroy_node()
+    assert summary["frames"] == 1 and summary["frames_without_truth"] == 1
+
+
+def test_when_truths_have_ended_lines_go_on(monitor, capsys):
+    node = monitor()
+    node._on_truth(objects_of(0))
+    for second in range(1, 203):
+        node._on_result(objects_of(second))
+    assert capsys.readouterr().out.count("1 object  mug") == 1  # the one after the last to wait
+    assert node.board.unscored == 202 and not node.pending["result"]
+    node._on_truth(objects_of(500))
+    node._on_result(objects_of(500))
+    assert "1/1 found" in capsys.readouterr().out
+
+
+def test_a_parameter_that_nothing_reads_is_named(monitor, monkeypatch):
+    said = []
+    monkeypatch.setattr("rclpy.impl.rcutils_logger.RcutilsLogger.warning",
+                        lambda self, text, **kwargs: said.append(text))
+    monitor(wacth="people")
+    assert said == ["unknown parameter(s) given: wacth"]
+
+
 def test_what_is_left_behind_of_people(tmp_path, capsys):
     context = Context()
     rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
@@ -156,8 +268,8 @@ def test_what_is_left_behind_of_people(tmp_path, capsys):
         outputs[1].publish(Timing(stages=["network"], ms=[3.0], received=1, processed=1))
         outputs[2].publish(CompressedImage(format="jpeg", data=picture))
         outputs[0].publish(message)
-        assert not node.finished()
-        spin(executor, lambda: node.finished() and node.pictures)
+        assert not node.finished() and not node.done.done()
+        spin(executor, lambda: node.done.done() and node.recording.count)
         summary = node.finish()
     finally:
         for item in (node, client):
@@ -181,9 +293,9 @@ def test_people_wait_for_their_truth(capsys):
                 message.header.stamp.sec = second
             for kind in (first, then):
                 if kind == "people":
-                    node._on_people(messages[kind])
+                    node._on_result(messages[kind])
                 else:
-                    node._on_pose("truth", messages[kind])
+                    node._on_truth(messages[kind])
         summary = node.finish()
     finally:
         node.destroy_node()

@@ -84,3 +84,37 @@ def test_a_signal_ends_it_quietly(models, number):
     rest = process.communicate(timeout=20)[1]
     assert process.returncode == 0, "".join(lines) + rest
     assert "Traceback" not in rest
+
+
+HANGING = """
+import sys, time
+from rclpy.node import Node
+from rclpy.task import Future
+from kd_pose.nodes.process import run
+
+class Hanging(Node):
+    def __init__(self):
+        super().__init__("hanging")
+        self.done = Future()
+        self.create_timer(0.0, self.hang)
+
+    def hang(self):
+        print("hangs", flush=True)
+        while True:
+            time.sleep(0.1)
+
+sys.exit(run(Hanging, "hanging", []))
+"""
+
+
+def test_a_later_sigterm_ends_what_hangs():
+    process = subprocess.Popen([sys.executable, "-c", HANGING], env=environment(), text=True,
+                               stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "hangs\n"
+    for number in (signal.SIGTERM, signal.SIGINT):  # at once: one request
+        process.send_signal(number)
+    time.sleep(1.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == -signal.SIGTERM
+    process.stdout.close()

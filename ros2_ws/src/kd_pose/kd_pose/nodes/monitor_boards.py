@@ -19,7 +19,9 @@ from kd_pose_msgs.msg import WholebodyPose
 
 # A keypoint counts as found from this score on.
 FOUND_SCORE = 0.3
-LISTED = 4  # people of a line
+LISTED = 4  # people, or objects, of a line
+LATENCIES = 100_000  # of the latest results, kept for the summary
+SCORE_STEPS = 1000  # of a keypoint's score, as they are counted
 
 
 def pose_matrix(pose) -> np.ndarray:
@@ -33,7 +35,7 @@ class Board:
 
     def __init__(self):
         self.frames = 0
-        self.latency_ms: list[float] = []
+        self.latency_ms: deque[float] = deque(maxlen=LATENCIES)
         self.arrivals: deque = deque(maxlen=30)
 
     def arrived(self, age_ms: float) -> float:
@@ -50,10 +52,14 @@ class Board:
             return 0.0
         return (len(self.arrivals) - 1) / max(self.arrivals[-1] - self.arrivals[0], 1e-9)
 
+    def count(self) -> int:
+        """Results so far that a line was made of."""
+        return self.frames
+
     def prefix(self) -> str:
         """Number, rate and latency of the frame."""
         latency = self.latency_ms[-1] if self.latency_ms else float("nan")
-        return f"[{self.frames:4d}] {self.rate_hz():5.1f} Hz {latency:5.0f} ms  "
+        return f"[{self.count():4d}] {self.rate_hz():5.1f} Hz {latency:5.0f} ms  "
 
     def pace(self) -> dict:
         """Part of a summary."""
@@ -88,18 +94,31 @@ class Spec:
 
 
 class ObjectBoard(Board):
-    """Errors of all frames so far, by class."""
+    """Errors of all frames so far, by class; of those without a truth what was seen.
+
+    frames: those that were scored. unscored: the others.
+    """
 
     def __init__(self):
         super().__init__()
+        self.unscored = 0
+        self.seen: dict[str, int] = {}  # objects of frames without a truth
         self.specs: dict[str, Spec] = {}
         self.errors: dict[str, list] = {}
         self.truths: dict[str, int] = {}
         self.found: dict[str, int] = {}
         self.extra = 0
 
-    def update(self, objects, truth) -> str:
-        """Score one frame (two ObjectPoseArrays with one stamp) and return its line."""
+    def count(self) -> int:
+        return self.frames + self.unscored
+
+    def update(self, objects, truth=None) -> str:
+        """Score one frame (two ObjectPoseArrays with one stamp) and return its line.
+
+        Without a truth the line says what is seen, and where.
+        """
+        if truth is None:
+            return self._list(objects.objects)
         estimates = [(o.class_id, pose_matrix(o.pose.pose)) for o in objects.objects]
         truths = [(o.class_id, pose_matrix(o.pose.pose)) for o in truth.objects]
         pairs = match_poses(estimates, truths)
@@ -122,6 +141,18 @@ class ObjectBoard(Board):
                          f"{'' if good else '!'}")
         return f"{len(pairs)}/{len(truths)} found  " + "  ".join(sorted(parts))
 
+    def _list(self, objects) -> str:
+        self.unscored += 1
+        parts = []
+        for item in objects:
+            self.seen[item.class_id] = self.seen.get(item.class_id, 0) + 1
+            place = item.pose.pose.position
+            parts.append(f"{item.class_id} {item.score:.2f} at "
+                         f"({place.x:.3f}, {place.y:.3f}, {place.z:.3f}) m")
+        count = len(parts)
+        parts[LISTED:] = ["..."] if count > LISTED else []
+        return f"{count} {'object' if count == 1 else 'objects'}  " + "  ".join(parts)
+
     def summary(self) -> dict:
         """Medians and recall by class, rate and latency."""
         classes = {}
@@ -135,10 +166,17 @@ class ObjectBoard(Board):
                 "median_translation_mm": median([e.translation * 1e3 for e in errors]),
                 "median_rotation_deg": median([e.rotation_deg for e in errors]),
             }
-        return {**self.pace(), "unmatched_estimates": self.extra, "classes": classes}
+        summary = {**self.pace(), "unmatched_estimates": self.extra, "classes": classes}
+        if self.unscored:
+            summary["frames_without_truth"] = self.unscored
+            summary["objects_without_truth"] = dict(sorted(self.seen.items()))
+        return summary
 
     def table(self, summary: dict) -> str:
         """The summary for a terminal."""
+        unscored = self._unscored_text(summary)
+        if unscored and not summary["frames"]:
+            return f"{unscored}, {latency_text(summary)}"
         lines = [f"{'object':14s} {'seen':>6s} {'recall':>7s} {'median mm':>10s} "
                  f"{'median deg':>11s}"]
         for name, row in summary["classes"].items():
@@ -154,7 +192,15 @@ class ObjectBoard(Board):
             f"without a truth, {latency_text(summary)}"
         )
         lines.append("recall: mean distance of the 8 box corners within 10 % of the diameter")
-        return "\n".join(lines)
+        return "\n".join([*lines, unscored] if unscored else lines)
+
+    def _unscored_text(self, summary: dict) -> str:
+        if "frames_without_truth" not in summary:
+            return ""
+        seen = ", ".join(f"{name} {count}"
+                         for name, count in summary["objects_without_truth"].items())
+        return (f"{summary['frames_without_truth']} frames without a truth, seen in them: "
+                f"{seen or 'nothing'}")
 
 
 class PeopleBoard(Board):
@@ -164,7 +210,9 @@ class PeopleBoard(Board):
         super().__init__()
         self.people: list[int] = []
         self.frames_of: dict[str, int] = {}
-        self.scores: list[np.ndarray] = []
+        # Counted, not kept: 133 a person and frame fill the memory of a robot in a day.
+        self.scores = np.zeros(SCORE_STEPS + 1, np.int64)
+        self.found_points = 0
         self.truth = TrueTracks()
 
     def update(self, message, truth=None) -> str:
@@ -176,10 +224,13 @@ class PeopleBoard(Board):
         for index, person in enumerate(message.people):
             scores = np.asarray(person.keypoint_scores, dtype=np.float64)
             self.frames_of[person.id] = self.frames_of.get(person.id, 0) + 1
-            self.scores.append(scores)
+            steps = (SCORE_STEPS * np.clip(scores, 0.0, 1.0)).round().astype(int)
+            self.scores += np.bincount(steps, minlength=len(self.scores))
+            found = int(np.count_nonzero(scores >= FOUND_SCORE))
+            self.found_points += found
             error = f", {100 * errors[index]:.1f} % off" if index in errors else ""
             parts.append(f"#{person.id or '?'} {person.score:.2f} "
-                         f"({np.count_nonzero(scores >= FOUND_SCORE)} points{error})")
+                         f"({found} points{error})")
         count = len(parts)
         parts[LISTED:] = ["..."] if count > LISTED else []
         found = "" if truth is None else f"{len(errors)}/{len(truth.people)} found  "
@@ -187,15 +238,16 @@ class PeopleBoard(Board):
 
     def summary(self) -> dict:
         """People by frame, frames by track, keypoints, and errors where there is a truth."""
-        scores = np.concatenate(self.scores) if self.scores else np.zeros(0)
+        total = int(self.scores.sum())
+        median = np.searchsorted(self.scores.cumsum(), 0.5 * total) / SCORE_STEPS
         return {
             **self.pace(),
             "people_mean": float(np.mean(self.people)) if self.people else 0.0,
             "people_max": max(self.people, default=0),
             "frames_without_people": self.people.count(0),
             "frames_by_id": dict(sorted(self.frames_of.items(), key=lambda item: -item[1])),
-            "keypoint_score_median": float(np.median(scores)) if len(scores) else None,
-            "keypoints_found": float((scores >= FOUND_SCORE).mean()) if len(scores) else None,
+            "keypoint_score_median": float(median) if total else None,
+            "keypoints_found": self.found_points / total if total else None,
             **({"truth": self.truth.summary()} if self.truth.frames else {}),
         }
 

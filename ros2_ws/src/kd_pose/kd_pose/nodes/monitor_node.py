@@ -2,30 +2,31 @@
 
 Of `object_pose` it takes the estimates (`objects`) and the truth (`truth`, as the player publishes
 it for BOP scenes) and pairs them by exact stamp; of `wholebody_pose` the `people`, and the
-`true_people` if there are any. With
-the stage times (`timing`) and the annotated pictures it prints one line a frame, and on shutdown
-leaves a summary, a video and a picture sheet. It changes nothing and can be started beside a robot
-at any time.
+`true_people` if there are any. With the stage times (`timing`) and the annotated pictures it
+prints one line a frame, and at the end leaves a summary, a video and a picture sheet. It changes
+nothing and can be started beside a robot at any time.
+
+Notable: a result waits for its truth only where somebody publishes truths; a live camera has none.
 """
 
 from __future__ import annotations
 
-import json
+import sys
 from collections import OrderedDict
 from pathlib import Path
 from time import monotonic
 
-import cv2
-import numpy as np
-import rclpy
-from rclpy.executors import ExternalShutdownException
+from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.task import Future
 from sensor_msgs.msg import CompressedImage
 
 from kd_pose.nodes import parameters
 from kd_pose.nodes.monitor_boards import ObjectBoard, PeopleBoard, Spec
 from kd_pose.nodes.parameters import Param
+from kd_pose.nodes.process import run
+from kd_pose.nodes.recording import Recording
 from kd_pose_msgs.msg import ObjectInfoArray, ObjectPoseArray, Timing, WholebodyPoseArray
 
 PARAMETERS: tuple[Param, ...] = (
@@ -40,7 +41,7 @@ PARAMETERS: tuple[Param, ...] = (
 )
 NODES = {"objects": "object_pose", "people": "wholebody_pose"}
 MAX_PENDING = 200  # stamps kept while waiting for the other half of a pair
-SHEET_COLUMNS, SHEET_ROWS = 4, 3
+IDLE_CHECK_S = 0.2
 
 
 def stamp_ns(header) -> int:
@@ -49,88 +50,112 @@ def stamp_ns(header) -> int:
 
 
 class MonitorNode(Node):
-    """Wires the topics to a board and keeps the annotated pictures."""
+    """Wires the topics to a board and a recording; `done` holds the exit code at the end."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs) -> None:
+        """Raises ValueError for a parameter that cannot be."""
         super().__init__("monitor", **kwargs)
+        self.done = Future()
         for item in PARAMETERS:
             descriptor = item.descriptor()
             descriptor.description, descriptor.read_only = item.description, True
             self.declare_parameter(item.name, item.default, descriptor)
         values = parameters.read(self, PARAMETERS)
-        self.output_dir = values["output_dir"]
+        unknown = parameters.unknown_overrides(self, PARAMETERS)
+        if unknown:
+            self.get_logger().warning(f"unknown parameter(s) given: {', '.join(unknown)}")
         self.idle_timeout = values["idle_timeout_s"]
-        self.video_rate = values["video_rate_hz"]
-        self.board = ObjectBoard() if values["watch"] == "objects" else PeopleBoard()
+        self.recording = None
+        if values["output_dir"]:
+            folder = Path(values["output_dir"]).expanduser()
+            self.recording = Recording(folder, values["video_rate_hz"])
+        objects = values["watch"] == "objects"
+        self.board = ObjectBoard() if objects else PeopleBoard()
         self.pending: dict[str, OrderedDict] = {"result": OrderedDict(), "truth": OrderedDict()}
-        self.knows_truth = False
-        self.pictures: list[bytes] = []
+        self.knows_truth = self.gave_up = False
         self.last_result = None
-        self._subscriptions_kept: list = []
-        name = NODES[values["watch"]]
-        if values["watch"] == "objects":
-            self._watch_objects(name)
-        else:
-            self._listen(WholebodyPoseArray, f"{name}/people", self._on_people)
-            self._listen(WholebodyPoseArray, "player/true_people",
-                         lambda m: self._on_pose("truth", m))
+        self.timing: dict[str, float] = {}
+        self.counters: dict[str, int] = {}
+        self._subscribe(NODES[values["watch"]], objects)
+        # On the steady clock: simulated time may stand still.
+        self.create_timer(IDLE_CHECK_S, self._end_when_idle,
+                          clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _subscribe(self, name: str, objects: bool) -> None:
+        kind = ObjectPoseArray if objects else WholebodyPoseArray
+        self._listen(kind, f"{name}/{'objects' if objects else 'people'}", self._on_result)
+        self._truth_topic = self._listen(
+            kind, f"player/{'truth' if objects else 'true_people'}", self._on_truth)
+        if objects:
+            latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
+                                 durability=DurabilityPolicy.TRANSIENT_LOCAL)
+            self._listen(ObjectInfoArray, f"{name}/object_info", self._on_info, latched)
         self._listen(Timing, f"{name}/timing", self._on_timing)
-        if self.output_dir:
+        if self.recording:
             self._listen(CompressedImage, f"{name}/image_annotated/compressed", self._on_picture)
 
-    def _watch_objects(self, name):
-        latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE,
-                             durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._listen(ObjectPoseArray, f"{name}/objects", lambda m: self._on_pose("result", m))
-        self._listen(ObjectPoseArray, "player/truth", lambda m: self._on_pose("truth", m))
-        self._listen(ObjectInfoArray, f"{name}/object_info", self._on_info, latched)
-
-    def _listen(self, kind, topic, callback, qos=None):
+    def _listen(self, kind, topic, callback, qos=None) -> str:
         qos = qos or QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE)
-        self._subscriptions_kept.append(self.create_subscription(kind, topic, callback, qos))
+        return self.create_subscription(kind, topic, callback, qos).topic_name
 
-    def _on_info(self, message):
+    def _on_info(self, message) -> None:
         self.board.specs = {info.class_id: Spec(info) for info in message.objects}
 
-    def _arrived(self, message):
+    def _on_result(self, message) -> None:
         now = self.get_clock().now().nanoseconds
         self.last_result = self.board.arrived((now - stamp_ns(message.header)) * 1e-6)
-
-    def _on_people(self, message):
-        if self.knows_truth:
-            self._on_pose("result", message)
-            return
-        self._arrived(message)
-        self._show(self.board.update(message))
-
-    def _on_pose(self, kind, message):
-        """Wait for the other half of a pair: the result or the truth of the same stamp."""
-        if kind == "result":
-            self._arrived(message)
+        if self._waits_for_truth():
+            self._pair("result", message)
         else:
-            self.knows_truth = True
+            self._show(self.board.update(message))
+
+    def _on_truth(self, message) -> None:
+        self.knows_truth, self.gave_up = True, False
+        self._pair("truth", message)
+
+    def _waits_for_truth(self) -> bool:
+        """Whether a truth can be expected for a result."""
+        return not self.gave_up and (
+            self.knows_truth or self.count_publishers(self._truth_topic) > 0)
+
+    def _pair(self, kind: str, message) -> None:
+        """Wait for the other half of a pair: the result or the truth of the same stamp."""
         other = "truth" if kind == "result" else "result"
         key = stamp_ns(message.header)
         partner = self.pending[other].pop(key, None)
-        if partner is None:
-            self.pending[kind][key] = message
-            if len(self.pending[kind]) > MAX_PENDING:
-                self.pending[kind].popitem(last=False)
+        if partner is not None:
+            pair = (message, partner) if kind == "result" else (partner, message)
+            self._show(self.board.update(*pair))
             return
-        pair = (message, partner) if kind == "result" else (partner, message)
-        self._show(self.board.update(*pair))
+        self.pending[kind][key] = message
+        if len(self.pending[kind]) <= MAX_PENDING:
+            return
+        if kind == "result":  # truths have ended, or have other stamps
+            self.gave_up = True
+            self._count_unpaired()
+        else:
+            self.pending[kind].popitem(last=False)
 
-    def _show(self, line):
+    def _count_unpaired(self) -> None:
+        """Results that still wait for a truth count as those without one."""
+        while self.pending["result"]:
+            self.board.update(self.pending["result"].popitem(last=False)[1])
+
+    def _show(self, line: str) -> None:
         print(self.board.prefix() + line, flush=True)
 
-    def _on_timing(self, message):
+    def _on_timing(self, message) -> None:
         self.timing = dict(zip(message.stages, message.ms))
         self.counters = {"received": message.received, "processed": message.processed,
                          "replaced": message.replaced, "unsynced": message.unsynced,
                          "rejected": message.rejected}
 
-    def _on_picture(self, message):
-        self.pictures.append(bytes(message.data))
+    def _on_picture(self, message) -> None:
+        self.recording.add(bytes(message.data))
+
+    def _end_when_idle(self) -> None:
+        if self.finished() and not self.done.done():
+            self.done.set_result(0)
 
     def finished(self) -> bool:
         """True once results have come and then stopped for `idle_timeout_s`."""
@@ -138,66 +163,35 @@ class MonitorNode(Node):
                     and monotonic() - self.last_result > self.idle_timeout)
 
     def finish(self) -> dict:
-        """Print the summary and write what was asked for; returns the summary."""
+        """Print the summary and write what was asked for; returns the summary.
+
+        Raises OSError where a file cannot be written.
+        """
+        self._count_unpaired()
         summary = self.board.summary()
         summary["rate_hz"] = self.board.rate_hz()
-        summary["last_stage_ms"] = {k: float(v) for k, v in getattr(self, "timing", {}).items()}
-        summary["counters"] = {k: int(v) for k, v in getattr(self, "counters", {}).items()}
+        summary["last_stage_ms"] = {k: float(v) for k, v in self.timing.items()}
+        summary["counters"] = {k: int(v) for k, v in self.counters.items()}
         print("\n" + self.board.table(summary), flush=True)
-        if self.output_dir:
-            folder = Path(self.output_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "summary.json").write_text(
-                json.dumps(summary, indent=2, default=float) + "\n")
-            write_pictures(self.pictures, folder, self.video_rate)
+        for line in self.recording.close(summary) if self.recording else ():
+            print(line, flush=True)
         return summary
 
 
-def write_pictures(jpegs: list[bytes], folder: Path, rate_hz: float) -> list[Path]:
-    """Write `annotated.mp4` and `sheet.jpg` (evenly spaced frames) from JPEG or PNG buffers."""
-    if not jpegs:
-        return []
-    decode = lambda buffer: cv2.imdecode(np.frombuffer(buffer, np.uint8), cv2.IMREAD_COLOR)  # noqa: E731
-    first = decode(jpegs[0])
-    height, width = first.shape[:2]
-    video_path = folder / "annotated.mp4"
-    writer = cv2.VideoWriter(str(video_path), cv2.VideoWriter_fourcc(*"mp4v"), rate_hz,
-                             (width, height))
-    written = []
-    if writer.isOpened():
-        for buffer in jpegs:
-            writer.write(decode(buffer))
-        writer.release()
-        written.append(video_path)
-    count = min(SHEET_COLUMNS * SHEET_ROWS, len(jpegs))
-    chosen = np.linspace(0, len(jpegs) - 1, count).round().astype(int)
-    tile_width = 480
-    tile_size = (tile_width, round(tile_width * height / width))
-    tiles = [cv2.resize(decode(jpegs[i]), tile_size, interpolation=cv2.INTER_AREA)
-             for i in chosen]
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % SHEET_COLUMNS)
-    rows = [np.hstack(tiles[i:i + SHEET_COLUMNS]) for i in range(0, len(tiles), SHEET_COLUMNS)]
-    sheet_path = folder / "sheet.jpg"
-    cv2.imwrite(str(sheet_path), np.vstack(rows), [cv2.IMWRITE_JPEG_QUALITY, 88])
-    written.append(sheet_path)
-    print("pictures: " + ", ".join(str(p) for p in written), flush=True)
-    return written
-
-
-def main(args=None):
-    """Entry point of the `monitor` executable."""
-    rclpy.init(args=args)
-    node = MonitorNode()
+def end(node: MonitorNode) -> int:
+    """What remains to be done when nothing is watched any more; the exit code."""
     try:
-        while rclpy.ok() and not node.finished():
-            rclpy.spin_once(node, timeout_sec=0.2)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
         node.finish()
-        node.destroy_node()
-        rclpy.try_shutdown()
+    except OSError as error:
+        print(f"monitor: the recording could not be written: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def main(args: list[str] | None = None) -> int:
+    """Entry point of the `monitor` executable; returns the exit code."""
+    return run(MonitorNode, "monitor", args, at_end=end)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,9 +7,11 @@ asks for the end; then threads stop, the node goes, and the context goes last.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 import rclpy
@@ -21,6 +23,7 @@ from rclpy.utilities import remove_ros_args
 from kd_pose.nodes import startup_errors
 
 WAKE_UP_S = 0.2  # how late a signal may be noticed
+TOGETHER_S = 1.0  # signals within are one request to end
 
 
 def run(make_node: Callable[[], Node], name: str, args: list[str] | None = None,
@@ -28,8 +31,8 @@ def run(make_node: Callable[[], Node], name: str, args: list[str] | None = None,
     """Serve a node until its future `done` has an exit code, SIGINT or SIGTERM -> exit code.
 
     What is wrong with arguments, parameters or, as a ValueError of `make_node`, with anything else
-    is a sentence for the user and exit code 1. at_end: called with the node that was served, before
-    it goes; its exit code counts where the node itself has none but 0.
+    is a sentence for the user and exit code 1. at_end: called with the node that was served,
+    before it goes; its exit code counts where the node itself has none but 0.
     """
     asked_to_end = _listen_to_signals()
     node = None
@@ -46,6 +49,7 @@ def run(make_node: Callable[[], Node], name: str, args: list[str] | None = None,
             print(f"{name}: {startup_errors.sentence(error)}", file=sys.stderr)
             return 2 if isinstance(error, startup_errors.UnknownArguments) else 1
         code = _serve(node, asked_to_end)
+        _ending()
         last = at_end(node) if at_end else 0
         return code or last
     finally:
@@ -66,18 +70,29 @@ def _serve(node: Node, asked_to_end: threading.Event) -> int:
 
 
 def _listen_to_signals() -> threading.Event:
-    """An event that the first SIGINT or SIGTERM sets.
+    """An event that the first SIGINT or SIGTERM sets; a SIGTERM later on ends what hangs.
 
-    After it SIGINT is ignored, because `ros2 launch` and people send it twice, and a SIGTERM ends
-    a process that hangs.
+    `ros2 launch` and people send SIGINT twice, and both signals may come before Python sees the
+    first: a handler must not take away another one, whose signal may be waiting already.
     """
     asked_to_end = threading.Event()
+    first = 0.0
 
     def on_signal(number, frame) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        asked_to_end.set()
+        nonlocal first
+        if not asked_to_end.is_set():
+            first = time.monotonic()
+            asked_to_end.set()
+        elif number == signal.SIGTERM and time.monotonic() - first > TOGETHER_S:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, on_signal)
     return asked_to_end
+
+
+def _ending() -> None:
+    """From now on SIGINT is ignored, and SIGTERM ends the process even where it hangs in C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

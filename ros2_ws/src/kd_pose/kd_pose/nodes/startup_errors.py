@@ -21,10 +21,10 @@ _SOURCE_LINE = re.compile(r",? at \S+:\d+")
 _RULE = re.compile(r"Couldn't parse (?P<what>[a-z ]+): '(?P<given>.*)'\. Error: (?P<why>.*)")
 _NO_REASON = "error not set"
 _ALLOWED = {
-    "parameter override rule": "is no parameter with a value: write -p name:=value (-p name:=\"''\" "
-                               "for an empty text)",
-    "remap rule": "is no remapping: write -r from:=to, where names begin with a letter, / or ~ and "
-                  "hold letters, digits, _ and /",
+    "parameter override rule": "is no parameter with a value: write -p name:=value "
+                               "(-p name:=\"''\" for an empty text)",
+    "remap rule": "is no remapping: write -r from:=to, where names begin with a letter, / or ~ "
+                  "and hold letters, digits, _ and /",
     "log level": "is no log level: write --log-level debug, info, warn, error or fatal, or "
                  "<logger>:=<level>",
 }
@@ -65,12 +65,12 @@ def _parameter_file(given: str, why: str) -> str:
 def _wrong_type(error: InvalidParameterTypeException) -> str:
     # The exception keeps the name alone; value and types are in its text.
     text = str(error)
-    found = re.search(r"' to '(.*)' of type '(\w+)', expecting type '(?:Type\.)?(\w+)'", text, re.S)
+    found = re.search(r"' to '(.*)' of type '(\w+)', expecting type '(?:Type\.)?(\w+)'", text,
+                      re.DOTALL)
     name = re.search(r"parameter '([^']*)'", text)
     if found is None or name is None:
         return " ".join(text.split())
     value, given, wanted = found.groups()
     if (given, wanted) == ("INTEGER", "DOUBLE"):
-        return (f"parameter {name[1]} must be a number with a point, got {value}: write "
-                f"{value}.0")
+        return f"parameter {name[1]} must be a number with a point, got {value}: write {value}.0"
     return f"parameter {name[1]} must be {_WORDS.get(wanted, wanted)}, got {value!r}"
