@@ -54,7 +54,14 @@ class Action:
 
 class Configuration(Action):
     def perform(self, context):
-        return context[self.args[0]]
+        return context.launch_configurations[self.args[0]]
+
+
+class Context:
+    """Stands in for launch's: what was given, and the defaults."""
+
+    def __init__(self, configurations):
+        self.launch_configurations = configurations
 
 
 @pytest.fixture
@@ -103,8 +110,7 @@ def share(tmp_path, module, monkeypatch):
 
 def start(module, **given):
     """The nodes for these arguments, as keyword dictionaries."""
-    context = {item.name: given.pop(item.name, item.default) for item in module.ARGUMENTS}
-    assert not given
+    context = Context({**{item.name: item.default for item in module.ARGUMENTS}, **given})
     return [action.kwargs for action in module.nodes(context)]
 
 
@@ -186,7 +192,12 @@ def test_another_nodes_parameters_are_not_this_ones(module, tmp_path):
     ({"params_file": "broken.yaml"}, "is not a YAML file"),
     ({"params_file": "flat.yaml"}, "backend has no `ros__parameters:`"),
     ({"source": "no/such"}, "source:=no/such: there is no"),
-    ({"source": "m.onnx", "rate_hz": "fast"}, "rate_hz:=fast: must be a number"),
+    ({"source": "m.onnx", "rate_hz": "fast"}, "rate_hz:=fast: must be a number from 0 to 1000"),
+    ({"source": "m.onnx", "rate_hz": "nan"}, "rate_hz:=nan: must be a number from 0 to 1000"),
+    ({"source": "m.onnx", "rate_hz": "-1"}, "rate_hz:=-1: must be a number from 0 to 1000"),
+    ({"source": "m.onnx", "rate_hz": "inf"}, "rate_hz:=inf: must be a number from 0 to 1000"),
+    ({"device": "foo"}, "device:=foo: must be auto, cpu, cuda or cuda:<number>"),
+    ({"device": "cuda:"}, "device:=cuda:: must be auto"),
 ])
 def test_wrong_arguments_are_named(module, share, tmp_path, given, text):
     (tmp_path / "m.onnx").write_bytes(b"x")
@@ -194,6 +205,61 @@ def test_wrong_arguments_are_named(module, share, tmp_path, given, text):
     (tmp_path / "flat.yaml").write_text("backend: auto")
     with pytest.raises(RuntimeError, match=text.replace("[", r"\[")):
         start(module, **given)
+
+
+@pytest.mark.parametrize("device", ["", "auto", "cpu", "cuda", "cuda:1"])
+def test_devices_that_may_be(module, share, device):
+    node, = start(module, device=device)
+    assert values(node).get("device", "") == device
+
+
+@pytest.mark.parametrize("text, complaint", [
+    ("/**: {ros__parameters: 5}", "`ros__parameters:` of /[*][*] must hold names and values, "
+     "holds 5"),
+    ("/**: {ros__parameters: text}", ".* must hold names and values, holds 'text'"),
+    ("/**: {ros__parameters: }", "`ros__parameters:` of /[*][*] is empty"),
+    ("5: {ros__parameters: {threads: 1}}", "5 must be the name of a node or a namespace"),
+    ("robot: {5: {ros__parameters: {threads: 1}}}", "5 must be the name of a node"),
+    ("/**: {ros__parameters: {model_path: 5}}", "model_path must be a text, is 5"),
+    ("/**: {ros__parameters: {detector_path: [a]}}", "detector_path must be a text, is "),
+    ("object_pose: {ros__parameters: {roi_source: }}", "roi_source must be a text, is None"),
+])
+def test_odd_parameter_files_are_named(module, share, tmp_path, text, complaint):
+    (tmp_path / "odd.yaml").write_text(text)
+    with pytest.raises(RuntimeError, match=f"^params_file: .*odd.yaml: {complaint}"):
+        start(module, params_file="odd.yaml")
+
+
+def test_a_file_without_parameters_is_fine(module, tmp_path):
+    (tmp_path / "none.yaml").write_text("/**: {ros__parameters: {}}")
+    assert module.launching.read_parameters(tmp_path / "none.yaml", "object_pose") == {}
+
+
+def test_an_argument_that_is_not_there_is_refused_with_the_nearest(module, share, monkeypatch):
+    ros2 = ["/opt/bin/ros2", "launch", "kd_pose", "object_pose.launch.py"]
+    monkeypatch.setattr(sys, "argv", [*ros2, "mdoel:=x"])
+    with pytest.raises(RuntimeError, match="object_pose.launch.py has no argument 'mdoel': do you "
+                       "mean model?"):
+        start(module, mdoel="x")
+    with pytest.raises(RuntimeError, match="no argument 'nosuch'; --show-args lists"):
+        start(module, nosuch="1")
+    start(module, **{"launch-prefix": "nice", "sigterm_timeout": "9"})  # launch's own
+    path = PACKAGE / "launch/object_pose.launch.py"
+    monkeypatch.setattr(sys, "argv", ["ros2", "launch", str(path), "mdoel:=x"])
+    with pytest.raises(RuntimeError, match="mdoel"):
+        start(module, mdoel="x")
+
+
+@pytest.mark.parametrize("command", [
+    ["ros2", "launch", "robot", "robot.launch.py"],
+    ["ros2", "launch", "robot", "object_pose.launch.py"],  # of the same name, which includes ours
+    ["pytest"]])
+def test_a_launch_file_that_includes_this_one_has_its_own(module, share, monkeypatch, capsys,
+                                                          command):
+    monkeypatch.setattr(sys, "argv", command)
+    start(module, mdoel="x", robot="r2", gripper="left")
+    assert capsys.readouterr().err == (
+        "kd_pose: warning: object_pose.launch.py has no argument 'mdoel': do you mean model?\n")
 
 
 def test_without_shipped_models_the_argument_is_named(module, share):
@@ -340,6 +406,7 @@ def environment():
     (["wholebody_pose.launch.py", "model:=/no/such.onnx"], "there is no file /no/such.onnx"),
     (["pose.launch.py", "model:=/no/such.onnx"], "model:=/no/such.onnx: there is no file"),
     (["object_pose.launch.py", "backend:=magic"], '"backend" provided value "magic"'),
+    (["object_pose.launch.py", "mdoel:=x"], "has no argument 'mdoel': do you mean model?"),
 ])
 def test_ros2_launch_refuses_in_a_sentence(ros2_launch, arguments, text):
     result = subprocess.run([*ros2_launch, *arguments], env=environment(), capture_output=True,

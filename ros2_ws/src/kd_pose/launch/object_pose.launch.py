@@ -22,4 +22,5 @@ def generate_launch_description():
 
 def nodes(context):
     """The actions for the arguments in `context`; RuntimeError that names the argument."""
-    return launching.actions(launching.values(context, ARGUMENTS), [(launching.OBJECTS, "")])
+    given = launching.values(context, ARGUMENTS, __file__)
+    return launching.actions(given, [(launching.OBJECTS, "")])

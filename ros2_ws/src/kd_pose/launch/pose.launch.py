@@ -31,7 +31,7 @@ def generate_launch_description():
 
 def nodes(context):
     """The actions for the arguments in `context`; RuntimeError that names the argument."""
-    given = launching.values(context, ARGUMENTS)
+    given = launching.values(context, ARGUMENTS, __file__)
     chosen = [(launching.OBJECTS, "")] if given["objects"] == "true" else []
     if given["wholebody"] == "true":
         chosen.append((launching.PEOPLE, PREFIX))

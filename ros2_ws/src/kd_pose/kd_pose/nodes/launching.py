@@ -7,9 +7,13 @@ An argument left empty leaves the parameter file's value alone.
 
 from __future__ import annotations
 
+import math
 import os
+import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +31,13 @@ from launch_ros.parameter_descriptions import ParameterValue
 PACKAGE = "kd_pose"
 PROFILE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 BOOLEANS = ("true", "false")
+# Configurations that launch itself reads, which may be given beside every file's own.
+OF_LAUNCH = ("launch-prefix", "launch-prefix-filter", "emulate_tty", "sigterm_timeout",
+             "sigkill_timeout")
+DEVICE = re.compile(r"(auto|cpu|cuda(:[0-9]+)?)?")
+MAX_RATE_HZ = 1000.0  # the player's limit
+# What a file may say that decides on models.
+TEXTS = ("model_path", "detector_path", "roi_source")
 
 
 class Argument(NamedTuple):
@@ -119,8 +130,35 @@ def declarations(arguments: Iterable[Argument]) -> list[DeclareLaunchArgument]:
     ]
 
 
-def values(context: Any, arguments: Iterable[Argument]) -> dict[str, str]:
-    return {item.name: LaunchConfiguration(item.name).perform(context) for item in arguments}
+def values(context: Any, arguments: Iterable[Argument], file: str) -> dict[str, str]:
+    """The arguments of the launch file `file`; RuntimeError that names one that it does not have.
+
+    A launch file that includes `file` may have further configurations of its own; there one that
+    looks like a misspelling is only told.
+    """
+    names = [item.name for item in arguments]
+    unknown = [name for name in context.launch_configurations
+               if name not in names and name not in OF_LAUNCH]
+    direct = launched_directly(Path(file), sys.argv)
+    for name in unknown:
+        near = get_close_matches(name, names, n=1, cutoff=0.6 if direct else 0.75)
+        text = f"{Path(file).name} has no argument {name!r}" + (
+            f": do you mean {near[0]}?" if near else "; --show-args lists those that it has")
+        if direct:
+            raise RuntimeError(text)
+        if near:
+            print(f"{PACKAGE}: warning: {text}", file=sys.stderr)
+    return {name: LaunchConfiguration(name).perform(context) for name in names}
+
+
+def launched_directly(file: Path, command: Sequence[str]) -> bool:
+    """Whether `ros2 launch` was given this file, by path or package, and not one including it."""
+    if "launch" not in command:
+        return False
+    words = command[command.index("launch") + 1:]
+    by_name = (PACKAGE, file.name) in zip(words, words[1:])
+    return by_name or any(Path(word).is_file() and file.exists() and file.samefile(word)
+                          for word in words)
 
 
 def actions(given: Mapping[str, str], estimators: Sequence[tuple[Estimator, str]]) -> list[Node]:
@@ -128,6 +166,8 @@ def actions(given: Mapping[str, str], estimators: Sequence[tuple[Estimator, str]
 
     estimators: each with the prefix of its own arguments.
     """
+    if not DEVICE.fullmatch(given["device"]):
+        raise RuntimeError(f"device:={given['device']}: must be auto, cpu, cuda or cuda:<number>")
     share = Path(get_package_share_directory(PACKAGE))
     common = {
         "namespace": given["namespace"],
@@ -175,7 +215,10 @@ def player(given: Mapping[str, str], common: Mapping[str, Any]) -> Node:
     try:
         rate = float(given["rate_hz"])
     except ValueError:
-        raise RuntimeError(f"rate_hz:={given['rate_hz']}: must be a number") from None
+        rate = math.nan
+    if not 0.0 <= rate <= MAX_RATE_HZ:  # nor is NaN
+        raise RuntimeError(f"rate_hz:={given['rate_hz']}: must be a number from 0 to "
+                           f"{MAX_RATE_HZ:g}")
     parameters = {
         "source": ParameterValue(str(source), value_type=str),
         "rate_hz": rate,
@@ -254,18 +297,41 @@ def read_parameters(file: Path, node: str, prefix: str = "") -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RuntimeError(f"{argument}: {file} must begin with `/**:` and `ros__parameters:`")
     for_all, for_node = {}, {}
-    blocks = list(content.items())
-    for name, block in blocks:
-        if not isinstance(block, dict):
-            raise RuntimeError(f"{argument}: {file}: {name} has no `ros__parameters:`")
-        values = block.get("ros__parameters")
-        if values is None:  # a namespace
-            blocks += [(f"{name}/{inner}", values) for inner, values in block.items()]
-        elif name.split("/")[-1] in ("*", "**"):
+    for name, values in parameter_blocks(content, f"{argument}: {file}"):
+        if name.split("/")[-1] in ("*", "**"):
             for_all |= values
         elif name.split("/")[-1] == node:
             for_node |= values
-    return for_all | for_node
+    result = for_all | for_node
+    for key in TEXTS:
+        if not isinstance(result.get(key, ""), str):
+            raise RuntimeError(f"{argument}: {file}: {key} must be a text, is {result[key]!r}")
+    return result
+
+
+def parameter_blocks(content: Mapping[Any, Any], where: str) -> list[tuple[str, dict]]:
+    """Names of nodes, with namespaces, and their parameters; RuntimeError that names the key."""
+    result = []
+    blocks = list(content.items())
+    for name, block in blocks:
+        if not isinstance(name, str):
+            raise RuntimeError(f"{where}: {name!r} must be the name of a node or a namespace: a "
+                               "text that does not begin with a number")
+        if not isinstance(block, dict):
+            raise RuntimeError(f"{where}: {name} has no `ros__parameters:`")
+        if "ros__parameters" not in block:  # a namespace
+            blocks += [(f"{name}/{inner}" if isinstance(inner, str) else inner, values)
+                       for inner, values in block.items()]
+            continue
+        values = block["ros__parameters"]
+        if values is None:
+            raise RuntimeError(f"{where}: `ros__parameters:` of {name} is empty; leave it out or "
+                               "give parameters")
+        if not isinstance(values, dict):
+            raise RuntimeError(f"{where}: `ros__parameters:` of {name} must hold names and "
+                               f"values, holds {values!r}")
+        result.append((name, values))
+    return result
 
 
 def middleware_profile(share: Path) -> dict[str, str]:
