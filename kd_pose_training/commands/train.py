@@ -17,7 +17,7 @@ examples:
   kd-pose-train train config/training/object_detector.yaml -o runs/detector \\
       --set trainer.iterations=5000 --set optim.lr=5e-4
   kd-pose-train train config/training/object_student.yaml -o runs/student --resume
-  kd-pose-train train config/training/object_student.yaml -o runs/part \
+  kd-pose-train train config/training/object_student.yaml -o runs/part \\
       --set model.weights=models/objects_teacher.onnx        # a trained backbone to start from
   kd-pose-train train config/training/wholebody_people.yaml -o runs/people
   kd-pose-train train config/training/wholebody_stage1.yaml -o runs/stage1 \\

@@ -1,6 +1,7 @@
 """object_pose: transitions, failures that say why, newest frame only, and staying alive."""
 
 # ruff: noqa: E402
+import gc
 import threading
 import time
 
@@ -400,6 +401,52 @@ def test_a_qos_mismatch_names_topic_and_parameter(scene):
                                  if status.level == OK], 0.1, check=False):
                 return
         raise AssertionError(rig.statuses("input")[-1].message)
+
+
+@pytest.mark.parametrize("topic, policy, value, allowed", [
+    ("camera_info", "depth", -3, "a whole number from 0 to 1000000"),
+    ("image", "depth", "many", "a whole number from 0 to 1000000"),
+    ("image", "reliability", "foo", "one of system_default, reliable, best_effort"),
+    ("camera_info", "history", "unknown", "one of system_default, keep_last, keep_all"),
+])
+def test_wrong_qos_overrides_are_named(topic, policy, value, allowed):
+    name = f"qos_overrides./wrong_qos/{topic}.subscription.{policy}"
+    rigs = Rig({name: value}, kind=fake_node(FakeEstimator()), namespace="/wrong_qos")
+    with rigs as rig:
+        assert rig.node.trigger_configure() == SUCCESS
+        assert rig.node.trigger_activate() == FAILURE
+        status = rig.wait_status("model", ERROR, f"could not activate: {name} must be {allowed}")
+        assert f"got {value!r}" in status.message
+        assert rig.state() == "inactive"
+        wait_for(lambda: not rig.image.get_subscription_count())  # nothing is left half made
+
+
+def test_qos_overrides_of_topics_that_are_not_there_are_reported():
+    good = {f"qos_overrides./lost_qos/{name}.subscription.depth": 3
+            for name in ("image", "image/compressed", "camera_info")}
+    lost = "qos_overrides.image.subscription.depth"  # the slash was forgotten
+    rigs = Rig({**good, lost: 3, "qos_overrides./clock.subscription.depth": 2},
+               kind=fake_node(FakeEstimator()), namespace="/lost_qos")
+    with rigs as rig:
+        assert rig.node.trigger_configure() == SUCCESS
+        rig.wait_status("model", WARN, "unknown parameter(s) given: qos_overrides.image.")
+        assert rig.node.health.unknown == [lost]
+
+
+def test_two_nodes_of_one_name_say_so():
+    """Both publish on the same topics; the one that was first learns it, too."""
+    overrides, kind = {"autostart": True}, fake_node(FakeEstimator())
+    with Rig(overrides, kind=kind, namespace="/twins") as first:
+        first.wait_status("model", OK, "fake")
+        with Rig(overrides, kind=kind, namespace="/twins") as second:
+            for rig in (first, second):
+                status = rig.wait_status("model", WARN, "2 nodes are named /twins/object_pose")
+                assert "-r __node:=" in status.message
+        # A lifecycle node is in the graph until its state machine goes.
+        rig = second = status = None
+        gc.collect()
+        first.received["diagnostics"].clear()
+        first.wait_status("model", OK, "fake")
 
 
 def test_time_that_jumps_back_starts_afresh(scene):

@@ -309,6 +309,14 @@ def test_the_process_ends_with_0_after_the_last_picture(tmp_path):
     assert "finished: 3 pictures played" in result.stderr
 
 
+def test_names_that_nothing_reads_are_reported(tmp_path):
+    rest = "image.publisher.depth:=3"
+    result = run(f"source:={write_folder(tmp_path)}", "rate_hz:=50.0", f"qos_overrides./{rest}",
+                 f"qos_overrides.{rest}")
+    assert result.returncode == 0, result.stderr
+    assert "unknown parameter(s) given: qos_overrides.image.publisher.depth\n" in result.stderr
+
+
 @pytest.mark.parametrize("parameters, text", [
     (["source:=''"], "source is empty"),
     (["source:=/no/such/folder"], "there is no file or folder /no/such/folder"),
@@ -318,6 +326,11 @@ def test_the_process_ends_with_0_after_the_last_picture(tmp_path):
     (["source:={folder}", "stamps:=recorded"], "has no recorded stamps"),
     (["source:={folder}", "stamps:=yesterday"], "stamps must be one of now, recorded"),
     (["source:={folder}", "rate_hz:=-1.0"], "rate_hz"),
+    (["source:={folder}", "rate_hz:=5"], "rate_hz must be a number with a point, got 5: write 5."),
+    (["source:={folder}", "qos_overrides./image.publisher.depth:=-3"],
+     "qos_overrides./image.publisher.depth must be a whole number from 0 to 1000000, got -3"),
+    (["source:={folder}", "qos_overrides./camera_info.publisher.reliability:=foo"],
+     "qos_overrides./camera_info.publisher.reliability must be one of system_default, reliable"),
 ])
 def test_what_cannot_be_played_is_said_in_a_sentence(tmp_path, parameters, text):
     folder = write_folder(tmp_path, calibration=CALIBRATION)

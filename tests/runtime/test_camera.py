@@ -102,12 +102,22 @@ def test_uncalibrated_camera_is_told_apart_and_does_not_project():
         ({"K": np.full((3, 3), np.nan)}, "K"),
         ({"K": np.diag([-1.0, 1, 1])}, "K"),
         ({"width": 0}, "width"),
+        ({"K": np.diag([1e-300, 600.0, 1.0])}, "focal lengths must be 6.4 to 6.4e[+]07 pixels for "
+         "an image of 640x480, got 1e-300, 600"),
+        ({"K": np.diag([600.0, 1e300, 1.0])}, "focal lengths must be .* got 600, 1e[+]300"),
+        ({"K": np.eye(3)}, "focal lengths must be .* got 1, 1"),  # what some drivers make up
     ],
 )
 def test_bad_camera_names_the_field(changes, field):
     values = {"K": K, "width": 640, "height": 480, **changes}
-    with pytest.raises(ValueError, match=field):
+    with pytest.raises(ValueError, match=field) as caught:
         Camera(**values)
+    assert "\n" not in str(caught.value)  # it becomes a diagnostic
+
+
+@pytest.mark.parametrize("focal", [100.0, 600.0, 1e6])  # fisheye, usual, telescope
+def test_all_real_lenses_are_taken(focal):
+    assert Camera(np.diag([focal, focal, 1.0]), 640, 480).is_calibrated
 
 
 class TestFromInfo:

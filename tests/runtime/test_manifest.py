@@ -276,7 +276,7 @@ class TestFile:
     def test_missing(self, tmp_path):
         with pytest.raises(ModelFileError, match="nowhere.onnx: no such"):
             read_manifest(tmp_path / "nowhere.onnx")
-        with pytest.raises(ModelFileError, match="no such"):
+        with pytest.raises(ModelFileError, match="is a folder, needed is the .onnx file"):
             read_manifest(tmp_path)
 
     def test_empty(self, tmp_path):

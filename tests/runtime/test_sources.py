@@ -105,6 +105,7 @@ def no_pictures(folder):
      r"img2\.png: is 9x6, but .*camera\.yaml says 8x6"),
     (lambda f: (f / "camera.yaml").write_text("a: [1"), r"camera\.yaml: not a YAML file"),
     (lambda f: (f / "camera.yaml").write_text("[1, 2]"), "must hold keys and values"),
+    (lambda f: (f / "camera.yaml").write_text("# not yet\n"), r"camera\.yaml: is empty, needed"),
     (lambda f: (f / "camera.yaml").write_text(CALIBRATION.replace("camera_matrix", "matrix")),
      "key 'camera_matrix' is missing"),
     (lambda f: (f / "camera.yaml").write_text(CALIBRATION.replace("data: [10.0, 0,", "data: [0,")),

@@ -22,6 +22,9 @@ COEFFICIENTS = {
     "rational_polynomial": (0, 8),
     "equidistant": (0, 4),
 }
+# Focal lengths in sides of the image. No lens is beyond, be the image a small part of a
+# telescope's; numbers are that were never measured, or overflow on the way.
+FOCAL_SHARES = (0.01, 1e5)
 # A point at or behind the camera has no image; NaN says so and survives arithmetic.
 MIN_DEPTH = 1e-9
 UNDISTORT_STEPS = 100
@@ -46,11 +49,16 @@ class Camera:
     def __post_init__(self) -> None:
         K = np.array(self.K, dtype=np.float64)
         if K.shape != (3, 3) or not np.isfinite(K).all():
-            raise ValueError(f"K must be 3x3 finite numbers, got {self.K!r}")
+            raise ValueError(f"K must be 3x3 finite numbers, got {K.tolist()}")
         if K[0, 0] != 0.0 and not (K[0, 0] > 0 and K[1, 1] > 0):
             raise ValueError(f"K: focal lengths must be positive, got {K[0, 0]}, {K[1, 1]}")
         if not (int(self.width) > 0 and int(self.height) > 0):
             raise ValueError(f"width and height must be positive, got {self.width}x{self.height}")
+        side = max(int(self.width), int(self.height))
+        low, high = (share * side for share in FOCAL_SHARES)
+        if K[0, 0] != 0.0 and not all(low <= K[i, i] <= high for i in (0, 1)):
+            raise ValueError(f"K: focal lengths must be {low:g} to {high:g} pixels for an image "
+                             f"of {self.width}x{self.height}, got {K[0, 0]:g}, {K[1, 1]:g}")
         coefficients = tuple(float(value) for value in self.distortion)
         _check_distortion(self.model, coefficients, "distortion")
         K.setflags(write=False)

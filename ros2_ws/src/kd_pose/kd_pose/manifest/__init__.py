@@ -68,6 +68,8 @@ def read_manifest(path: str | os.PathLike) -> NetworkManifest:
     of another format version, or inconsistent.
     """
     path = Path(path)
+    if path.is_dir():
+        raise ModelFileError(f"{path}: is a folder, needed is the .onnx file of a model")
     if not path.is_file():
         raise ModelFileError(f"{path}: no such model file")
     with open(path, "rb") as file:

@@ -28,11 +28,12 @@ from rclpy.task import Future
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
-from kd_pose.nodes import parameters, transitions
+from kd_pose.nodes import parameters, qos, transitions
 from kd_pose.nodes.conversions import float_array, stamp_nanoseconds, vision_msgs_available
 from kd_pose.nodes.diagnostics import OK, Diagnostics, Status
 from kd_pose.nodes.health import Health, Rejected
 from kd_pose.nodes.inputs import BOXES, CAMERA_INFO, DEPTH, Inputs
+from kd_pose.nodes.namesakes import Namesakes
 from kd_pose.nodes.once import OnceService
 from kd_pose.nodes.sync import Counters, Frame, FrameSync
 from kd_pose.nodes.views import View, ViewReader
@@ -74,6 +75,7 @@ class EstimatorNode(LifecycleNode):
         self._enabled = True
         self._forget_first = False  # before the next image
         self._outputs: list = []
+        self._namesakes = Namesakes(self)
         transitions.guard(self)
         self.health = Health()
         parameters.declare(self, self.TABLE)
@@ -188,7 +190,8 @@ class EstimatorNode(LifecycleNode):
         self.health.reset()
         values = parameters.read(self, self.TABLE)
         self._check_features(values)
-        self.health.unknown = parameters.unknown_overrides(self, self.TABLE)
+        self.health.unknown = parameters.unknown_overrides(
+            self, self.TABLE, qos.parameters_of(self, qos.INPUTS, qos.SUBSCRIPTION))
         if self.health.unknown:
             names = ", ".join(self.health.unknown)
             self.get_logger().warning(f"unknown parameter(s) given: {names}")
@@ -421,4 +424,4 @@ class EstimatorNode(LifecycleNode):
 
     def _model_status(self) -> Status:
         description = None if self.estimator is None else self.estimator.description
-        return self.health.model(description, self.values)
+        return self._namesakes.judge(self.health.model(description, self.values))

@@ -25,6 +25,7 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from kd_pose.nodes import qos
 from kd_pose.nodes.conversions import stamp_nanoseconds
 from kd_pose.nodes.diagnostics import ERROR, OK, WARN, Status
 from kd_pose.nodes.sync import IMAGE, FrameSync
@@ -96,6 +97,11 @@ class Inputs:
         def lost(info) -> None:
             topic.lost += info.total_count_change
 
+        try:
+            qos.check(self._node, self._node.resolve_topic_name(name), qos.SUBSCRIPTION)
+        except ValueError:
+            self.close()  # those before this one
+            raise
         subscription = self._node.create_subscription(
             topic.kind,
             name,

@@ -16,8 +16,9 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-# Parameters that rclpy itself declares, or declares later, from the same file.
-FOREIGN_PREFIXES = ("use_sim_time", "qos_overrides.", "start_type_description_service")
+# Parameters that every node's rclpy declares, or its C++ sibling, from the same file.
+FOREIGN_PREFIXES = ("use_sim_time", "qos_overrides./clock.", "qos_overrides./parameter_events.",
+                    "start_type_description_service")
 
 
 @dataclass(frozen=True)
@@ -224,10 +225,14 @@ def changed(
     return result
 
 
-def unknown_overrides(node: Node, table: Sequence[Param]) -> list[str]:
-    """Names given in a parameter file or on the command line that nothing reads: misspellings."""
+def unknown_overrides(node: Node, table: Sequence[Param], others: Iterable[str] = ()
+                      ) -> list[str]:
+    """Names given in a parameter file or on the command line that nothing reads: misspellings.
+
+    others: names that are read and are not in the table.
+    """
     given = getattr(node, "_parameter_overrides", {})
-    known = {item.name for item in table}
+    known = {item.name for item in table} | set(others)
     return sorted(
         name for name in given if name not in known and not name.startswith(FOREIGN_PREFIXES)
     )

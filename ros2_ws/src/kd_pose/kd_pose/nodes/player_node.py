@@ -31,6 +31,7 @@ from std_msgs.msg import Header
 
 from kd_pose.geometry import make_pose
 from kd_pose.nodes import parameters
+from kd_pose.nodes import qos as qos_parameters
 from kd_pose.nodes.conversions import NANOSECONDS, float_array, pose_message, vector
 from kd_pose.nodes.images import byte_array
 from kd_pose.nodes.parameters import Param
@@ -99,7 +100,8 @@ class PlayerNode(Node):
             descriptor.description, descriptor.read_only = item.description, True
             self.declare_parameter(item.name, item.default, descriptor)
         self.values = parameters.read(self, PARAMETERS)
-        unknown = parameters.unknown_overrides(self, PARAMETERS)
+        unknown = parameters.unknown_overrides(self, PARAMETERS, qos_parameters.parameters_of(
+            self, ("image", "camera_info"), qos_parameters.PUBLISHER))
         if unknown:
             self.get_logger().warning(f"unknown parameter(s) given: {', '.join(unknown)}")
         self.source = self._open(self.values)
@@ -137,6 +139,8 @@ class PlayerNode(Node):
         compressed = self.values["image_transport"] == "compressed"
         # As image_transport does it: remapping `image` also moves `image/compressed`.
         name = self.resolve_topic_name("image") + ("/compressed" if compressed else "")
+        for topic in (name, self.resolve_topic_name("camera_info")):
+            qos_parameters.check(self, topic, qos_parameters.PUBLISHER)
         options = QoSOverridingOptions.with_default_policies()
         # Reliable matches every subscriber; a slow one that is reliable loses the oldest.
         qos = QoSProfile(depth=5)

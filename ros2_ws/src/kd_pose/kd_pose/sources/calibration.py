@@ -94,6 +94,9 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise SourceError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SourceError(f"{path}: not a YAML file: {error}") from error
+    if content is None:
+        raise SourceError(f"{path}: is empty, needed is a calibration, as camera_calibration "
+                          "writes it")
     if not isinstance(content, dict):
         raise SourceError(f"{path}: must hold keys and values, holds {type(content).__name__}")
     return content
