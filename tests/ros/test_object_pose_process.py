@@ -1,15 +1,21 @@
 """The executable as a process: exit codes, and what a person reads."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("kd_pose_msgs", reason="build the workspace and source it first")
+
+import kd_pose
+from kd_pose.nodes import start
+
 
 def command(node):
     return [sys.executable, "-c", f"import sys; from kd_pose.nodes.{node}_node import main; "
@@ -118,3 +124,30 @@ def test_a_later_sigterm_ends_what_hangs():
     process.send_signal(signal.SIGTERM)
     assert process.wait(10) == -signal.SIGTERM
     process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+@pytest.mark.parametrize("node", ["object_pose", "wholebody_pose", "player", "monitor"])
+def test_a_signal_during_the_imports_ends_it_quietly(tmp_path, node, number):
+    """An rclpy that takes long to import, as on a slow disk."""
+    (tmp_path / "rclpy.py").write_text("import time\nprint('importing', flush=True)\n"
+                                       "time.sleep(20)\n")
+    path = f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    package = Path(kd_pose.__file__).parents[1]
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.path.append({str(package)!r}); "
+         f"from kd_pose.nodes.start import {node}; sys.exit({node}())"],
+        env={**environment(), "PYTHONPATH": path}, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "importing\n"
+    process.send_signal(number)
+    assert process.communicate(timeout=10)[1] == ""
+    assert process.returncode == 0
+
+
+def test_every_executable_starts_there():
+    """setup.py is what `make setup` installs."""
+    text = (Path(__file__).parents[2] / "ros2_ws/src/kd_pose/setup.py").read_text()
+    scripts = dict(re.findall(r'"(\w+) = kd_pose\.nodes\.start:(\w+)"', text))
+    assert scripts and all(getattr(start, name) for name in scripts.values())
+    assert set(scripts) == {"object_pose", "wholebody_pose", "player", "monitor"}

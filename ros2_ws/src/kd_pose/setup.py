@@ -45,10 +45,10 @@ setup(
     zip_safe=True,
     entry_points={
         "console_scripts": [
-            "object_pose = kd_pose.nodes.object_pose_node:main",
-            "wholebody_pose = kd_pose.nodes.wholebody_pose_node:main",
-            "player = kd_pose.nodes.player_node:main",
-            "monitor = kd_pose.nodes.monitor_node:main",
+            "object_pose = kd_pose.nodes.start:object_pose",
+            "wholebody_pose = kd_pose.nodes.start:wholebody_pose",
+            "player = kd_pose.nodes.start:player",
+            "monitor = kd_pose.nodes.start:monitor",
         ],
     },
 )
