@@ -164,7 +164,7 @@ def test_the_summary_with_a_truth_has_no_further_keys():
 def test_scores_of_keypoints_are_counted_not_kept():
     board = PeopleBoard()
     for _ in range(3):
-        board.update(people(("1", 0.5, [0.1, 0.62, 0.7]), ("2", 0.5, [0.62, 1.2, -0.1])))
+        board.update(people(("1", 0.5, [0.1, 0.62, 0.7]), ("2", 0.5, [0.62, 1.2, np.nan])))
     summary = board.summary()
     assert summary["keypoint_score_median"] == 0.62
     assert summary["keypoints_found"] == pytest.approx(4 / 6)
@@ -236,6 +236,23 @@ def test_when_truths_have_ended_lines_go_on(monitor, capsys):
     node._on_truth(objects_of(500))
     node._on_result(objects_of(500))
     assert "1/1 found" in capsys.readouterr().out
+
+
+def test_a_message_that_cannot_be_scored_ends_nothing(monitor, capsys, monkeypatch):
+    said = []
+    monkeypatch.setattr("rclpy.impl.rcutils_logger.RcutilsLogger.error",
+                        lambda self, text, **kwargs: said.append(text))
+    node = monitor(watch="people")
+    for second, xy in enumerate(([1.0, 2.0], 133 * [100.0, 50.0])):
+        person, truth = at(100, "3"), frame_of(at(100, "a"))
+        person.xy = xy
+        message = frame_of(person)
+        message.header.stamp.sec = truth.header.stamp.sec = second
+        node._on_truth(truth)
+        node._on_result(message)
+    assert len(said) == 1 and "a result could not be counted: cannot reshape" in said[0]
+    assert "1/1 found" in capsys.readouterr().out
+    node.finish()
 
 
 def test_a_parameter_that_nothing_reads_is_named(monitor, monkeypatch):

@@ -224,7 +224,7 @@ class PeopleBoard(Board):
         for index, person in enumerate(message.people):
             scores = np.asarray(person.keypoint_scores, dtype=np.float64)
             self.frames_of[person.id] = self.frames_of.get(person.id, 0) + 1
-            steps = (SCORE_STEPS * np.clip(scores, 0.0, 1.0)).round().astype(int)
+            steps = (SCORE_STEPS * np.clip(np.nan_to_num(scores), 0.0, 1.0)).round().astype(int)
             self.scores += np.bincount(steps, minlength=len(self.scores))
             found = int(np.count_nonzero(scores >= FOUND_SCORE))
             self.found_points += found

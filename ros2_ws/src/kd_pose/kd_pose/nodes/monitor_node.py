@@ -107,7 +107,7 @@ class MonitorNode(Node):
         if self._waits_for_truth():
             self._pair("result", message)
         else:
-            self._show(self.board.update(message))
+            self._score(message)
 
     def _on_truth(self, message) -> None:
         self.knows_truth, self.gave_up = True, False
@@ -125,7 +125,7 @@ class MonitorNode(Node):
         partner = self.pending[other].pop(key, None)
         if partner is not None:
             pair = (message, partner) if kind == "result" else (partner, message)
-            self._show(self.board.update(*pair))
+            self._score(*pair)
             return
         self.pending[kind][key] = message
         if len(self.pending[kind]) <= MAX_PENDING:
@@ -141,8 +141,14 @@ class MonitorNode(Node):
         while self.pending["result"]:
             self.board.update(self.pending["result"].popitem(last=False)[1])
 
-    def _show(self, line: str) -> None:
-        print(self.board.prefix() + line, flush=True)
+    def _score(self, *messages) -> None:
+        try:
+            line = self.board.update(*messages)
+        except Exception as error:  # of a message that is not as it should be; the rest is kept
+            self.get_logger().error(f"a result could not be counted: {error}",
+                                    throttle_duration_sec=5.0)
+        else:
+            print(self.board.prefix() + line, flush=True)
 
     def _on_timing(self, message) -> None:
         self.timing = dict(zip(message.stages, message.ms))
