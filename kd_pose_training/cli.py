@@ -58,8 +58,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status (0, 2 user error, 130 interrupted)."""
-    options = build_parser().parse_args(arguments)
+    options = argparse.Namespace(command="", debug=False)
     try:
+        options = build_parser().parse_args(arguments)
         with terminate_like_interrupt():
             return int(options.run(options) or 0)
     except (ValueError, OSError, ImportError) as error:

@@ -19,6 +19,7 @@ from kd_pose_training.data.bop_files import (
     numbers,
     read_json,
 )
+from kd_pose_training.trimesh_import import import_trimesh
 
 DIAMETER_RANGE_MM = (5.0, 5000.0)
 
@@ -141,7 +142,7 @@ def load_mesh_surface(model: BopModel) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         BopError: see :func:`load_mesh_vertices`.
     """
-    import trimesh
+    trimesh = import_trimesh()
     path = model.mesh_path
     if not path.is_file():
         raise BopError(f"{path}: no such file")

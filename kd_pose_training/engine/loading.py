@@ -6,15 +6,15 @@ picture wants the sentence that names it.
 
 from __future__ import annotations
 
-import pickle
 import signal
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from kd_pose_training.engine.failure import Failure, can_be_sent
 
 
 def load_batches(dataset: Any, batches: Iterable[list], collate: Callable, num_workers: int,
@@ -35,14 +35,6 @@ def load_batches(dataset: Any, batches: Iterable[list], collate: Callable, num_w
     return map(_opened, iter(loader))
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """What a worker sends in place of a batch. ``where``: the traceback in the worker."""
-
-    error: Exception
-    where: str
-
-
 class _WholeBatches(Dataset):
     """Collates where it reads, so that errors of both can be sent."""
 
@@ -56,17 +48,9 @@ class _WholeBatches(Dataset):
         try:
             return self.collate([self.dataset[key] for key in keys])
         except Exception as error:
-            if get_worker_info() is None or not _can_be_sent(error):
+            if get_worker_info() is None or not can_be_sent(error):
                 raise
-            return _Failure(error, traceback.format_exc())
-
-
-def _can_be_sent(error: Exception) -> bool:
-    """An exception that wants arguments of its own cannot be made again in another process."""
-    try:
-        return str(pickle.loads(pickle.dumps(error))) == str(error)
-    except Exception:
-        return False
+            return Failure(error, traceback.format_exc())
 
 
 def _as_it_is(batch: Any) -> Any:
@@ -74,7 +58,7 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _opened(batch: Any) -> Any:
-    if isinstance(batch, _Failure):
+    if isinstance(batch, Failure):
         raise batch.error from RuntimeError(f"in a data worker:\n{batch.where}")
     return batch
 

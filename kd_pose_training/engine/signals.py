@@ -1,33 +1,29 @@
 """What SIGINT and SIGTERM do: a training stops after the present iteration, other work at once.
 And how a process is known whose helper was killed.
+
+Who starts processes stops them: a terminal sends Ctrl-C to all processes of a command; ``kill``,
+a container that is stopped and batch systems send a signal to the first one only.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 
 @contextmanager
 def terminate_like_interrupt() -> Iterator[None]:
-    """In here SIGTERM, too, raises KeyboardInterrupt, and reaches this process's children.
-
-    A terminal sends Ctrl-C to all processes of a command; ``kill``, a container that is stopped
-    and batch systems send SIGTERM to the first one only, whose children would work on and then
-    be in the way of the same command when it is given again. A second SIGTERM ends the process.
-    """
-    if threading.current_thread() is not threading.main_thread():
+    """In here SIGTERM, too, raises KeyboardInterrupt. A second SIGTERM ends the process."""
+    if not _in_main_thread():
         yield
         return
 
     def on_signal(number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for child in multiprocessing.active_children():
-            child.terminate()
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, on_signal)
@@ -35,6 +31,52 @@ def terminate_like_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, previous)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """A SIGINT or SIGTERM that comes in here takes effect at the end.
+
+    For code that swallows a KeyboardInterrupt (``except BaseException`` around an optional
+    import) or must not be left half done.
+    """
+    if not _in_main_thread():
+        yield
+        return
+    arrived: list[int] = []
+
+    def on_signal(number: int, frame: object) -> None:
+        arrived.append(number)
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: handler for number, handler in previous.items() if callable(handler)}
+    for number in handlers:
+        signal.signal(number, on_signal)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in arrived:
+            handlers[number](number, None)
+
+
+@contextmanager
+def starting_processes(*held: int) -> Iterator[None]:
+    """Around the start of processes: they are born with the signals ``held`` blocked, and a
+    signal to this process waits until all of them are known to it."""
+    with deferred():
+        # It is begun with the first process otherwise, and unblocks both signals afterwards.
+        resource_tracker.ensure_running()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def is_of_killed_process(error: BaseException) -> bool:
@@ -54,7 +96,7 @@ class StopRequest:
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
-        if threading.current_thread() is threading.main_thread():
+        if _in_main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._on_signal)
         return self

@@ -134,6 +134,7 @@ class Trainer:
 
         Raises:
             NonFiniteLoss: see there. CheckpointError: a checkpoint could not be written.
+            KeyboardInterrupt: a signal came when nothing was left to be stopped here.
         """
         self._prepare()
         config, log = self.config, self._open_log()
@@ -157,6 +158,8 @@ class Trainer:
                     log.message(f"stopped by a signal at iteration {self.iteration}: saving; "
                                 "continue with --resume")
                 self._finish(stopped, log)
+            if stop.requested and not stopped:  # what comes after the run is to stop, too
+                raise KeyboardInterrupt
         finally:
             self._wrapped = self.task  # DDP would keep the process group alive past its end
             if log:

@@ -14,12 +14,11 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kd_pose_training import strict
+from kd_pose_training.engine.processes import in_processes
 from kd_pose_training.experiments.config import START, Experiment
 
 if TYPE_CHECKING:
@@ -117,13 +116,7 @@ def _results(run: Callable[[str, int], Result], jobs: Sequence[Job],
     if at_a_time == 1:
         yield from (run(*job) for job in jobs)
         return
-    with ProcessPoolExecutor(at_a_time, mp_context=get_context("spawn")) as pool:
-        try:
-            for future in as_completed([pool.submit(run, *job) for job in jobs]):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    yield from in_processes(run, jobs, at_a_time)
 
 
 def train_to_end(settings: Recipe, where: Path) -> float:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from kd_pose.manifest import ObjectSpec
+from kd_pose_training.trimesh_import import import_trimesh
 
 SUFFIXES = (".ply", ".obj", ".glb", ".gltf", ".stl", ".off")
 # What a robot's camera can look at; outside of it the unit is wrong (metres were said).
@@ -136,7 +137,7 @@ def load_mesh(path: str | Path, scale: float = 1.0) -> Mesh:
         MeshError: file missing, of another kind, unreadable, without triangles, with numbers
             that are not finite, or of an implausible size (a wrong unit).
     """
-    import trimesh
+    trimesh = import_trimesh()
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise MeshError(f"{path}: meshes are read from {', '.join(SUFFIXES)}")
@@ -295,7 +296,7 @@ def save_ply_mm(mesh: Mesh, path: Path) -> None:
 
 def save_glb(mesh: Mesh, path: Path) -> None:
     """Metres, with the texture inside."""
-    import trimesh
+    trimesh = import_trimesh()
     from PIL import Image
     # glTF counts texture rows from the top; trimesh turns v around by itself.
     visual = trimesh.visual.TextureVisuals(

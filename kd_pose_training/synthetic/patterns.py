@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from kd_pose_training.synthetic.meshes import Mesh, flat_mesh
+from kd_pose_training.trimesh_import import import_trimesh
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -153,7 +154,7 @@ def backdrop(height: int, width: int, rng: np.random.Generator,
 
 def clutter_mesh(rng: np.random.Generator, size: float) -> Mesh:
     """A box, cylinder, ball, ring or cone, ``size`` metres at its longest, uv over its surface."""
-    import trimesh
+    trimesh = import_trimesh()
     kind = rng.integers(5)
     a, b = rng.uniform(0.25, 1.0, 2) * size
     if kind == 0:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
@@ -20,6 +21,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from kd_pose_training.engine import signals
 from kd_pose_training.synthetic.bop_writer import write_json
 from kd_pose_training.synthetic.render import open_renderer
 
@@ -245,7 +247,9 @@ def _submitted(pool: ProcessPoolExecutor, chunks: list[Chunk]) -> list[Future]:
             in the moment of breaking its pipe is closed already, which is an OSError.
     """
     try:
-        return [pool.submit(_run_chunk, chunk) for chunk in chunks]
+        # Whoever has an interrupt here ends the processes, which need no traceback of their own.
+        with signals.starting_processes(signal.SIGINT):
+            return [pool.submit(_run_chunk, chunk) for chunk in chunks]
     except OSError as error:
         raise BrokenProcessPool("a process died while chunks were handed out") from error
 

@@ -13,6 +13,7 @@ import numpy as np
 from kd_pose.geometry import make_pose
 from kd_pose_training.synthetic.meshes import Mesh
 from kd_pose_training.synthetic.settings import CameraSettings, SceneSettings, SynthSettings
+from kd_pose_training.trimesh_import import import_trimesh
 
 TABLE, CLUTTER = -2, -3  # what a thing is when it is none of the objects
 GRAVITY_TRIES = 40
@@ -107,7 +108,7 @@ def resting_rotations(mesh: Mesh, limit: int = 12) -> tuple[np.ndarray, np.ndarr
     The faces of its convex hull that lie below the centre of the hull's volume, weighted by their
     area: a body dropped at random comes to rest on a large face more often.
     """
-    import trimesh
+    trimesh = import_trimesh()
     points = np.asarray(mesh.vertices, np.float64)
     middle = points.mean(axis=0)
     _, extents, axes = np.linalg.svd(points - middle, full_matrices=False)
