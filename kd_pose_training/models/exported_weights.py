@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kd_pose.backends import open_session
-from kd_pose.manifest import ObjectManifest, read_manifest
+from kd_pose.manifest import Manifest, read_manifest
 from kd_pose_training import strict
 from kd_pose_training.engine.checkpoint import check_finite
 from kd_pose_training.models.votenet import SIZES, VoteNet
@@ -42,9 +42,9 @@ def read_exported(path: str | Path) -> dict[str, Tensor]:
     import onnx
     path = Path(path)
     manifest = read_manifest(path)
-    if not isinstance(manifest, ObjectManifest):
-        raise ValueError(f"{path}: only vote networks (object_votes, detector) can be learnt on "
-                         f"from their file; this one is for {manifest.task}")
+    if not isinstance(manifest, Manifest):
+        raise ValueError(f"{path}: only vote networks (object_votes, object_detector) can be "
+                         f"learnt on from their file; this one is for {manifest.task}")
     graph = onnx.load(str(path)).graph
     values = {item.name: torch.from_numpy(onnx.numpy_helper.to_array(item).copy())
               for item in graph.initializer}
@@ -122,7 +122,7 @@ def _constants_behind(node: Any, readers: dict[str, Any],
     return found
 
 
-def _same_network(path: Path, manifest: ObjectManifest, state: dict[str, Tensor]) -> VoteNet:
+def _same_network(path: Path, manifest: Manifest, state: dict[str, Tensor]) -> VoteNet:
     """The network that a state dict is of, with these weights, in eval mode."""
     channels = state["head.votes.weight"].shape[1] if "head.votes.weight" in state else 0
     depth = sum(name.startswith("head.vote_tower.") and value.ndim == 4
@@ -137,7 +137,7 @@ def _same_network(path: Path, manifest: ObjectManifest, state: dict[str, Tensor]
     raise ValueError(f"{path}: holds none of the networks {', '.join(SIZES)}")
 
 
-def _check_answers(path: Path, network: VoteNet, manifest: ObjectManifest) -> None:
+def _check_answers(path: Path, network: VoteNet, manifest: Manifest) -> None:
     """Refuse weights that do not give the file's own answers."""
     width, height = manifest.input_size
     image = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(np.float32)

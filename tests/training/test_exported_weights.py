@@ -9,7 +9,9 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from helpers.dense_models import make_dense_model
 from helpers.fake_objects import SPECS
+from helpers.tiny_models import example_scene
 from kd_pose.manifest import read_manifest
 from kd_pose_training.config import DataConfig, ModelConfig, TrainConfig, to_dict
 from kd_pose_training.distill.teacher import load_teacher
@@ -179,3 +181,12 @@ def test_a_checkpoint_that_is_not_finite_neither_starts_teaches_nor_is_exported(
         load_network(path)
     with pytest.raises(ValueError, match=message):
         load_teacher(path, CONFIG, [plain(spec) for spec in SPECS.values()])
+
+
+def test_a_dense_network_is_told_from_one_of_votes(tmp_path):
+    path = make_dense_model(tmp_path / "dense.onnx", example_scene())
+    reason = "dense.onnx: only vote networks .* this one is for object_codes"
+    with pytest.raises(ValueError, match=reason):
+        load_start_weights(_network(), str(path))
+    with pytest.raises(ValueError, match=reason):
+        load_teacher(path, CONFIG)
