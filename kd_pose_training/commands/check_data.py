@@ -21,8 +21,9 @@ examples:
   kd-pose-train check-data data/people            people in that layout, such as synth-people's
 
 For lm, lmo and ycbv it names the archives of huggingface.co/datasets/bop-benchmark that hold what
-is missing, for COCO-WholeBody and UBody where they are to be had. Nothing is downloaded. Exit
-status 2: something is missing or broken.
+is missing, for COCO-WholeBody and UBody where they are to be had. The recipes of lmo learn from
+lm, which is checked beside it; --splits test checks what an evaluation needs. Nothing is
+downloaded. Exit status 2: something is missing or broken.
 """
 
 
@@ -58,22 +59,34 @@ def _run(options: argparse.Namespace) -> int:
         parts = check_people(root, kind, splits=splits, samples=options.samples)
         print(report_people(root, TITLES[kind], parts))
         return 2 if any(part.problems for part in parts) else 0
-    parts = check_set(root, public, splits=splits, samples=options.samples)
-    print(report(root, public, parts))
-    return 2 if any(part.problems for part in parts) else 0
+    found = [(root, public, check_set(root, public, splits=splits, samples=options.samples))]
+    if public and public.learns_from and not splits:
+        other = PUBLIC_SETS[public.learns_from]
+        beside = root.parent / other.name
+        found.append((beside, other, check_set(beside, other, samples=options.samples)))
+    print(report(found))
+    return 2 if any(part.problems for _, _, parts in found for part in parts) else 0
 
 
-def report(root: Path, public: PublicSet | None, parts: Sequence[Part]) -> str:
-    """What was found, part by part, and where to get what is missing."""
+def report(found: Sequence[tuple[Path, PublicSet | None, Sequence[Part]]]) -> str:
+    """What was found in folders, part by part, and where to get what is missing.
+
+    Args:
+        found: a set, and what its recipes need besides; folder, what it is, its parts.
+    """
     from kd_pose_training.data.check_bop import archives_of
-    lines = _part_lines(root, public.title if public else "BOP folder", parts)
-    groups = archives_of(parts)
-    if groups and public:
-        lines.append(f"missing; to be unpacked into {root} ({public.base}: beside it):")
-        for group in groups:
-            lines.append("  " + " or ".join(group))
-            lines += [f"    {public.url(archive)}" for archive in group]
-    elif not any(part.problems for part in parts):
+    lines = []
+    for number, (root, public, parts) in enumerate(found):
+        title = public.title if public else "BOP folder"
+        lines += _part_lines(root, f"{title}, which is learnt from" if number else title, parts)
+    for root, public, parts in found:
+        groups = archives_of(parts)
+        if groups and public:
+            lines.append(f"missing; to be unpacked into {root} ({public.base}: beside it):")
+            for group in groups:
+                lines.append("  " + " or ".join(group))
+                lines += [f"    {public.url(archive)}" for archive in group]
+    if not any(part.problems for _, _, parts in found for part in parts):
         lines.append("complete")
     return "\n".join(lines)
 

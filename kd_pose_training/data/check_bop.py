@@ -60,7 +60,7 @@ def check_set(root: str | Path, public: PublicSet | None, *, splits: Sequence[st
     Args:
         public: what the set should consist of, all of it missing where there is no folder; None:
             another set, of which every folder of scenes is checked.
-        splits: only these; empty: all.
+        splits: only these, as an evaluation needs them; empty: all, as recipes need them.
         samples: pictures of each kind and split that are decoded.
 
     Raises:
@@ -69,7 +69,9 @@ def check_set(root: str | Path, public: PublicSet | None, *, splits: Sequence[st
     root = Path(root)
     if not root.is_dir() and (public is None or root.exists()):
         raise BopError(f"{root}: {'not a' if root.exists() else 'no such'} folder")
-    parts = [_cameras(root, public), *_models(root, public), _targets(root, public)]
+    if public is not None and not splits:
+        public = public.for_training()
+    parts = [_cameras(root, public), *_models(root, public), _targets(root, public, not splits)]
     there = sorted(item.name for item in (root.iterdir() if root.is_dir() else ())
                    if bop_files.numbered_folders(item))
     known = public.splits if public else {name: PublicSplit((), ()) for name in there}
@@ -149,7 +151,7 @@ def _objects(root: Path) -> Collection[int]:
         return ()
 
 
-def _targets(root: Path, public: PublicSet | None) -> Part:
+def _targets(root: Path, public: PublicSet | None, training: bool) -> Part:
     part, path = Part("targets", optional=public is None), root / TARGETS_FILE
     if public is None and not path.is_file():
         return part
@@ -169,6 +171,11 @@ def _targets(root: Path, public: PublicSet | None) -> Part:
     if gone:
         part.problems.append(Problem(f"{folder}: {len(gone)} of {len(targets.counts)} target "
                                      f"images are not there: {_some(gone)}", source))
+    others = any((scene, image) not in targets.counts
+                 for scene, images in pictures.items() for image in images)
+    if training and public and public.splits["test"].learnt and not (others or gone):
+        part.problems.append(Problem(f"{folder}: has no images but those of {TARGETS_FILE}, and "
+                                     "recipes learn from the others", source))
     return part
 
 

@@ -6,7 +6,7 @@ and the sets' pages at huggingface.co/datasets/bop-benchmark. Nothing here downl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SOURCE = "https://huggingface.co/datasets/bop-benchmark"
 
@@ -14,16 +14,19 @@ SOURCE = "https://huggingface.co/datasets/bop-benchmark"
 @dataclass(frozen=True)
 class PublicSplit:
     """A folder of scenes. archives: those that hold it, any one is enough; scenes: their numbers;
-    optional: no recipe needs it."""
+    optional: no recipe needs it; learnt: the only one of the archives that has pictures besides
+    those that are tested on, where recipes learn from these."""
 
     archives: tuple[str, ...]
     scenes: tuple[int, ...]
     optional: bool = False
+    learnt: str = ""
 
 
 @dataclass(frozen=True)
 class PublicSet:
-    """One of the sets. add_s: objects that the toolkit measures by ADD-S in "ADD(-S)"."""
+    """One of the sets. add_s: objects that the toolkit measures by ADD-S in "ADD(-S)";
+    learns_from: the set whose pictures its recipes learn from, empty for its own."""
 
     name: str
     title: str
@@ -31,6 +34,13 @@ class PublicSet:
     add_s: tuple[int, ...]
     cameras: tuple[str, ...]
     splits: dict[str, PublicSplit]
+    learns_from: str = ""
+
+    def for_training(self) -> PublicSet:
+        """The set as its recipes need it: with the archives that have pictures to learn from."""
+        return replace(self, splits={
+            name: replace(split, archives=(split.learnt,)) if split.learnt else split
+            for name, split in self.splits.items()})
 
     @property
     def base(self) -> str:
@@ -55,13 +65,14 @@ _LMO_OBJECTS = (1, 5, 6, 8, 9, 10, 11, 12)
 
 PUBLIC_SETS = {item.name: item for item in (
     PublicSet("lm", "LINEMOD", _numbers((1, 15)), (3, 7, 10, 11), ("camera.json",), {
-        "test": PublicSplit(("lm_test_all.zip", "lm_test_bop19.zip"), _numbers((1, 15))),
+        "test": PublicSplit(("lm_test_all.zip", "lm_test_bop19.zip"), _numbers((1, 15)),
+                            learnt="lm_test_all.zip"),
         "train_pbr": PublicSplit(("lm_train_pbr.zip",), _numbers((0, 49))),
         "train": PublicSplit(("lm_train.zip",), _numbers((1, 15)), optional=True)}),
-    # Its training pictures are those of LINEMOD.
     PublicSet("lmo", "LINEMOD-Occluded", _LMO_OBJECTS, (10, 11), ("camera.json",), {
         "test": PublicSplit(("lmo_test_all.zip", "lmo_test_bop19.zip"), (2,)),
-        "train": PublicSplit(("lmo_train.zip",), _LMO_OBJECTS, optional=True)}),
+        "train": PublicSplit(("lmo_train.zip",), _LMO_OBJECTS, optional=True)},
+        learns_from="lm"),
     PublicSet("ycbv", "YCB-Video", _numbers((1, 21)), (1, 13, 14, 16, 18, 19, 20, 21),
               ("camera_uw.json", "camera_cmu.json"), {
         "test": PublicSplit(("ycbv_test_all.zip", "ycbv_test_bop19.zip"), _numbers((48, 59))),

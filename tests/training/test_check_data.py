@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -189,7 +190,10 @@ def test_command(root, tmp_path, capsys, monkeypatch):
     assert "LINEMOD" in printed and "has no object 2, 3, 4 ..." in printed
     assert ("https://huggingface.co/datasets/bop-benchmark/lm/resolve/main/lm_train_pbr.zip"
             in printed)
-    assert "lm_test_all.zip or lm_test_bop19.zip" in printed and "lm_train.zip" not in printed
+    assert "lm_test_all.zip\n" in printed and "lm_train.zip" not in printed
+    assert "lm_test_bop19.zip" not in printed  # it has no pictures to learn from
+    assert cli.main(["check-data", "lm", "--root", str(tmp_path), "--splits", "test"]) == 2
+    assert "lm_test_all.zip or lm_test_bop19.zip" in capsys.readouterr().out
     assert cli.main(["check-data", "ycbv", "--root", str(tmp_path)]) == 2
     printed = capsys.readouterr().out
     assert f"unpacked into {tmp_path / 'ycbv'} (ycbv_base.zip: beside it):" in printed
@@ -197,10 +201,37 @@ def test_command(root, tmp_path, capsys, monkeypatch):
     assert cli.main(["check-data", str(tmp_path / "lm"), "--samples", "-1"]) == 2
 
 
+def test_a_set_that_learns_from_another_needs_it(root, capsys, monkeypatch):
+    monkeypatch.setitem(PUBLIC_SETS, TINY.name, replace(TINY, learns_from="lm"))
+    assert cli.main(["check-data", str(root)]) == 2
+    printed = capsys.readouterr().out
+    beside = root.parent / "lm"
+    assert f"{beside}: LINEMOD, which is learnt from" in printed and "complete" not in printed
+    assert f"unpacked into {beside} (lm_base.zip: beside it):" in printed
+    for name in ("lm_base", "lm_models", "lm_test_all", "lm_train_pbr"):
+        assert f"  {name}.zip\n" in printed
+    assert "tiny_" not in printed
+    assert cli.main(["check-data", str(root), "--splits", "test"]) == 0
+    assert "complete" in capsys.readouterr().out
+
+
+def test_pictures_that_are_tested_on_are_not_learnt_from(root):
+    test = replace(TINY.splits["test"], learnt="tiny_test_all.zip")
+    public = replace(TINY, splits={**TINY.splits, "test": test})
+    assert not archives_of(check_set(root, public))
+    write_json(root / "test_targets_bop19.json",
+               [{**TARGETS[0], "im_id": image} for image in (0, 2, 10)])
+    assert archives_of(check_set(root, public)) == [("tiny_test_all.zip",)]
+    assert not archives_of(check_set(root, public, splits=["test"]))
+    text, = [problem.text for part in check_set(root, public) for problem in part.problems]
+    assert "test: has no images but those of test_targets_bop19.json" in text
+
+
 def test_the_facts_of_the_public_sets():
     lm, lmo, ycbv = (PUBLIC_SETS[name] for name in ("lm", "lmo", "ycbv"))
     assert len(lm.objects) == 15 and lmo.objects == (1, 5, 6, 8, 9, 10, 11, 12)
     assert set(lmo.objects) <= set(lm.objects) and len(ycbv.objects) == 21
+    assert lmo.learns_from == "lm" and lm.splits["test"].learnt in lm.splits["test"].archives
     assert set(lmo.add_s) == set(lm.add_s) & set(lmo.objects)
     assert len(ycbv.splits["train_real"].scenes) == 80 and lmo.splits["test"].scenes == (2,)
     assert not set(ycbv.splits["test"].scenes) & set(ycbv.splits["train_real"].scenes)
