@@ -16,6 +16,7 @@ from kd_pose_training.distill.code_teacher import CodeTeacher, CodeTeacherOutput
 from kd_pose_training.distill.config import DistillConfig
 from kd_pose_training.distill.features import FeatureMethod
 from kd_pose_training.distill.naive_codes import NaiveCodes
+from kd_pose_training.distill.watch import TeacherWatch
 from kd_pose_training.models.codenet import CodeNet
 from kd_pose_training.tasks.object_codes import CodeAnswers, CodesTask
 
@@ -34,6 +35,7 @@ class DistilledCodesTask(CodesTask):
         super().__init__(network, codes)
         self.teacher, self.distill = teacher, distill
         self.cache: TeacherCache | None = None
+        self.watch = TeacherWatch(distill)
         self.align = AlignCodes(distill.align, distill.score_threshold) if distill.align else None
         self.naive = NaiveCodes(distill.naive) if distill.naive else None
         self.extras = None
@@ -77,7 +79,12 @@ class DistilledCodesTask(CodesTask):
         if self.extras is not None:
             terms.update(self.extras.terms([answers.maps[level] for level in self.levels],
                                            outputs.maps))
+        self.watch.hear(terms)
         return terms
+
+    def remark(self, iterations: int) -> str:
+        """See :meth:`TeacherWatch.remark`."""
+        return self.watch.remark(iterations)
 
     def teacher_outputs(self, batch: CodeBatch) -> CodeTeacherOutputs:
         """The teacher's answer to a batch: from the cache if there is one."""

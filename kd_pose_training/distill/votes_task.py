@@ -20,6 +20,7 @@ from kd_pose_training.distill.naive import NaiveMethod
 from kd_pose_training.distill.pseudo_poses import with_teacher_poses
 from kd_pose_training.distill.selection import TeacherVotes, numpy_of, select_votes
 from kd_pose_training.distill.teacher import Teacher, TeacherError, TeacherOutputs
+from kd_pose_training.distill.watch import TeacherWatch
 from kd_pose_training.models.votenet import VoteNet
 from kd_pose_training.tasks.object_votes import Answers, Positives, VotesTask
 
@@ -44,6 +45,7 @@ class DistilledVotesTask(VotesTask):
         self.grid = network.grid(input_size)
         self.cells_per_instance = cells_per_instance
         self.cache: TeacherCache | None = None
+        self.watch = TeacherWatch(distill)
         self.align = AlignMethod(distill.align) if distill.align else None
         self.naive = self.extras = None
         if distill.naive:
@@ -89,7 +91,12 @@ class DistilledVotesTask(VotesTask):
             terms.update(_figures(votes, answers.logits.device))
         if self.extras is not None:
             terms.update(self.extras.terms(answers.maps, outputs.maps))
+        self.watch.hear(terms)
         return terms
+
+    def remark(self, iterations: int) -> str:
+        """See :meth:`TeacherWatch.remark`."""
+        return self.watch.remark(iterations)
 
     def teacher_outputs(self, batch: VoteBatch) -> TeacherOutputs:
         """The teacher's answer to a batch: from the cache if there is one."""

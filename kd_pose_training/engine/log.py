@@ -59,6 +59,13 @@ class RunLog:
         elif not self._quiet:
             print(text, file=sys.stderr, flush=True)
 
+    def warning(self, text: str) -> None:
+        """A line about something wrong, on stderr also where all else is quiet; empty: none."""
+        if text and self._quiet:
+            print(f"warning: {text}", file=sys.stderr, flush=True)
+        elif text:
+            self.message(f"warning: {text}")
+
     def close(self) -> None:
         for part in (self._bar, self._writer, self._stream):
             if part is not None:

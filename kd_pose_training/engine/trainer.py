@@ -43,7 +43,8 @@ class Task(nn.Module):
     ``weights`` are summed to the loss, the others are only logged. ``extras``: what is trained
     along and thrown away afterwards, such as adapters to a teacher's maps. ``begin(iteration,
     iterations)``, if there is one, is called before every iteration (from 0), for weights that
-    change over a run.
+    change over a run. ``remark(iterations)``, if there is one, is called before validations and at
+    the end, and returns what is wrong with the run, in words, or nothing.
     """
 
     network: nn.Module
@@ -234,6 +235,8 @@ class Trainer:
                 values["lr"] = self.optimizer.param_groups[0]["lr"]
                 log.scalars(done, values)
         self._validation_due = self._validates and (last or _is_time(done, config.validate_every))
+        if log and (last or self._validation_due) and hasattr(self.task, "remark"):
+            log.warning(self.task.remark(config.iterations))
         if last:
             return
         if self._validation_due or _is_time(done, config.checkpoint_every):

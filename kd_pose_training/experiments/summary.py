@@ -11,7 +11,7 @@ import numpy as np
 from kd_pose_training.evaluation.report import write_json
 from kd_pose_training.experiments.config import START, ExperimentConfig
 from kd_pose_training.experiments.curves import draw_curves
-from kd_pose_training.experiments.jobs import RESULT, TEACHER
+from kd_pose_training.experiments.jobs import RESULT, TEACHER, job_folder, logged
 from kd_pose_training.experiments.pictures import draw_votes
 from kd_pose_training.experiments.tables import Figure, Runs, collect, make_table, write_text
 
@@ -55,13 +55,27 @@ def table(config: ExperimentConfig, runs: Runs) -> str:
     return make_table(runs, labels, COLUMNS, config.baseline, AUC, "AUC")
 
 
+def notes(config: ExperimentConfig, folder: Path, runs: Runs) -> str:
+    """A sentence for below the table on every arm whose teacher taught nothing; mostly empty."""
+    from kd_pose_training.distill.watch import taught_nothing
+    lines = []
+    for name in config.arms.keys() & runs.keys():
+        seeds = [str(seed) for seed in runs[name]
+                 if taught_nothing(logged(job_folder(folder, name, seed), "train"))]
+        if seeds:
+            lines.append(f"\n{config.arms[name].label} (seed {', '.join(seeds)}): no object "
+                         "passed the teacher's gate (distill.score_threshold, distill.max_error), "
+                         "so its terms but those of features taught nothing.\n")
+    return "".join(sorted(lines))
+
+
 def write_summary(config: ExperimentConfig, folder: Path) -> None:
     """table.md, result.json, curves.png and votes.png of what is finished."""
     runs = collect_runs(config, folder)
     plain = {name: {str(seed): {key: run[key] for key in ("figures", "seconds", "metrics")}
                     for seed, run in seeds.items()} for name, seeds in runs.items()}
     write_json({"arms": config.labels, "runs": plain}, folder / RESULT)
-    write_text(table(config, runs), folder / "table.md")
+    write_text(table(config, runs) + notes(config, folder, runs), folder / "table.md")
     arms = {name: seeds for name, seeds in runs.items() if name != START}
     draw_curves(folder, arms, config.labels, config.baseline,
                 Figure("vote_relative", "vote error while learning, % of object size"), AUC)

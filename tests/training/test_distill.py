@@ -17,6 +17,7 @@ from kd_pose_training.data.batch import collate
 from kd_pose_training.distill.config import AlignTerm, DistillConfig, NaiveTerm
 from kd_pose_training.distill.teacher import Teacher, TeacherError, load_teacher
 from kd_pose_training.distill.votes_task import DistilledVotesTask
+from kd_pose_training.distill.watch import TeacherWatch
 from kd_pose_training.engine.checkpoint import CheckpointError, save_checkpoint
 from kd_pose_training.engine.trainer import Trainer
 from kd_pose_training.losses.alignment_config import AlignmentConfig, balanced, robust, unbalanced
@@ -100,6 +101,36 @@ def test_training_moves_the_student_and_nothing_of_the_teacher(tmp_path):
     assert sum(moved) > 0.9 * len(moved)
     log = (tmp_path / "log.jsonl").read_text()
     assert '"align"' in log and '"teacher_used"' in log
+
+
+@pytest.mark.parametrize("gate, warnings", [({"score_threshold": 1.0}, 1),
+                                            ({"score_threshold": 0.0, "max_error": 0.0}, 0)])
+def test_a_teacher_that_never_teaches_is_told_once(tmp_path, capsys, gate, warnings):
+    data = FakeVotes(VoteGrid(SIZE, STRIDES), length=8)
+    config = TrainerConfig(iterations=4, batch_size=2, precision="fp32", device="cpu",
+                           validate_every=2, progress_bar=False, tensorboard=False)
+    Trainer(_task(build_model(MODEL), **gate), data, collate, config, OptimConfig(), tmp_path,
+            validate=lambda network: {"total": 1.0}).run()
+    said = capsys.readouterr().err
+    assert said.count("warning: in 4 iterations no object passed the teacher's gate") == warnings
+    assert said.count("distill.score_threshold is 1, distill.max_error 0.1,") == warnings
+
+
+def test_a_stretch_without_an_accepted_object_is_told_of():
+    watch = TeacherWatch(DistillConfig("teacher.pt"))
+    nothing, something = ({"teacher_used": torch.tensor(used), "align": torch.tensor(used)}
+                          for used in (0.0, 0.5))
+    watch.hear(nothing)  # one bad batch
+    assert not watch.remark(1000)
+    for _ in range(30):
+        watch.hear(something)
+    assert not watch.remark(1000)
+    for _ in range(30):
+        watch.hear(nothing)
+    assert watch.remark(1000).startswith("in 30 iterations no object")
+    for _ in range(30):
+        watch.hear(nothing)
+    assert not watch.remark(1000)  # said already
 
 
 def test_weights_of_the_teacher_fall_to_nothing():

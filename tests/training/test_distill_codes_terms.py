@@ -133,13 +133,25 @@ def test_naive_learning_copies_the_teacher():
 def test_a_teacher_that_fails_the_gate_is_copied_nowhere():
     """Random weights have half of the bits wrong: nothing passes 0.1, all pass 0.9."""
     batch = _batch()
-    strict = _task(dataclasses.replace(NAIVE, max_error=0.1))(batch)
+    task = _task(dataclasses.replace(NAIVE, max_error=0.1))
+    strict = task(batch)
+    assert "distill.max_error 0.1" in task.remark(1)
     assert strict["teacher_used"].item() == 0
     assert strict["naive_votes"].item() == 0 and strict["naive_scores"].item() == 0
     assert strict["naive_votes"].requires_grad
     batch.mask[0], batch.codes[0] = False, -1  # a crop without its object says nothing either
     loose = _task(dataclasses.replace(NAIVE, max_error=0.9))(batch)
     assert loose["teacher_used"].item() == 0.75 and loose["naive_votes"].item() > 0
+
+
+def test_a_mask_that_no_cell_has_enough_of_is_a_shut_gate_as_well():
+    task = _task(dataclasses.replace(ALL, score_threshold=1.0, max_error=0.0, naive=None))
+    terms = task(_batch())
+    assert terms["teacher_used"].item() == 1 and terms["align"].item() == 0
+    assert "distill.score_threshold is 1," in task.remark(1)
+    task = _task(dataclasses.replace(ALL, max_error=0.0))
+    task(_batch())
+    assert not task.remark(1)
 
 
 def test_maps_of_equal_stride_are_paired_the_fine_ones_left_out():

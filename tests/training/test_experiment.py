@@ -15,7 +15,7 @@ from kd_pose_training.engine.checkpoint import save_checkpoint
 from kd_pose_training.experiments.config import load_experiment
 from kd_pose_training.experiments.jobs import check_jobs
 from kd_pose_training.experiments.object_distillation import plan, recipe, run_job
-from kd_pose_training.experiments.summary import figures, table
+from kd_pose_training.experiments.summary import figures, notes, table
 from kd_pose_training.experiments.tables import spread
 
 SYNTH = """
@@ -179,6 +179,22 @@ def test_a_training_that_a_signal_stopped_is_not_scored(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt, match="iteration 1"):
         run_job(config, tmp_path / "out", "alone", 0)
     assert not (tmp_path / "out/alone/seed0/result.json").exists()
+
+
+def test_an_arm_whose_teacher_taught_nothing_is_marked(tmp_path):
+    config = load_experiment(_write(tmp_path))
+    rows = {"alone": {0: {"total": 1.0}, 1: {"total": 1.0}},
+            "both": {0: {"teacher_used": 0.0, "align": 0.0},
+                     1: {"teacher_used": 0.2, "align": 0.1}}}
+    for name, seeds in rows.items():
+        for seed, row in seeds.items():
+            where = tmp_path / name / f"seed{seed}"
+            where.mkdir(parents=True)
+            (where / "log.jsonl").write_text(
+                json.dumps({"iteration": 1, "kind": "train", **row}) + "\n")
+    said = notes(config, tmp_path, rows)
+    assert said.startswith("\nFKD + alignment (seed 0): no object passed the teacher's gate")
+    assert len(said.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("change, message", [
