@@ -23,7 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from kd_pose_training.losses.alignment_config import AlignmentConfig
-from kd_pose_training.losses.transport import TransportSettings, set_diameter, transport_cost
+from kd_pose_training.losses.precision import set_diameter, widened
+from kd_pose_training.losses.transport import TransportSettings, transport_cost
 
 
 @dataclass(frozen=True)
@@ -128,13 +129,13 @@ def _scale(config: AlignmentConfig, shape: tuple, size: Tensor | None,
 
 
 def _scaled(points: Tensor, scale: Tensor | None) -> Tensor:
-    points = points.to(torch.promote_types(points.dtype, torch.float32))
+    points = widened(points)
     return points if scale is None else points / scale.to(points.dtype)
 
 
 def _masses(side: LocalPredictions, config: AlignmentConfig, floor: float) -> Tensor:
     """(G, n): 0 for padding."""
-    scores = side.scores.to(torch.promote_types(side.scores.dtype, torch.float32))
+    scores = widened(side.scores)
     if config.masses == "uniform":
         scores = torch.ones_like(scores)
     elif floor > 0:

@@ -36,6 +36,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from kd_pose_training.losses.precision import set_diameter, widened
+
 # Numbers a working matrix may have: measured best on CPU caches; also the bound of the memory
 # that is needed beside inputs and results.
 CHUNK_NUMBERS = {"cpu": 1 << 17, "other": 1 << 24}
@@ -46,6 +48,9 @@ MAX_EXPONENT = 80.0
 MIN_EXPONENT = -80.0
 # Coordinates count up to this many blurs (or units): squares must not overflow float32.
 FARTHEST = 1e16
+# Costs count up to this many rho, far beyond what is carried: the rounding of a potential above
+# it would be as large as rho, and the masses that the potentials stand for anything.
+DEAREST = 1e5
 
 
 @dataclass(frozen=True)
@@ -90,29 +95,6 @@ def _require(holds: bool, name: str, value: object, allowed: str) -> None:
         raise ValueError(f"{name} must be {allowed}, got {value}")
 
 
-def set_diameter(x: Tensor, x_valid: Tensor, y: Tensor, y_valid: Tensor) -> Tensor:
-    """Diagonal of the common bounding box of two sets, 0 where both are empty.
-
-    Args:
-        x, y: (P, n, d) and (P, m, d) points.
-        x_valid, y_valid: (P, n) and (P, m) bool: the points that count.
-
-    Returns:
-        (P,) without gradient, float32 or float64.
-    """
-    points = torch.cat([_at_least_float32(x), _at_least_float32(y)], 1).detach()
-    valid = torch.cat([x_valid, y_valid], 1)[..., None]
-    if points.shape[1] == 0:
-        return points.new_zeros(len(points))
-    low = torch.where(valid, points, math.inf).amin(1)
-    high = torch.where(valid, points, -math.inf).amax(1)
-    return torch.where(valid.any(1), high - low, 0.0).norm(dim=-1)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-
-
 def transport_cost(x: Tensor, a: Tensor, y: Tensor, b: Tensor, settings: TransportSettings,
                    *, diameter: Tensor | None = None, position_weight: float = 1.0,
                    mass_weight: float = 1.0) -> Tensor:
@@ -121,7 +103,7 @@ def transport_cost(x: Tensor, a: Tensor, y: Tensor, b: Tensor, settings: Transpo
     A point with mass 0 (or less) is no point: sets are padded with it and the padding may hold
     anything. A pair with an empty side gives 0 without gradient. In balanced mode the masses of a
     pair must have equal sums (not checked, it would stop a GPU). Half precision is computed in
-    float32. NaN comes out only where NaN goes in.
+    float32. NaN comes out only where NaN goes in; S is at least 0 whatever is rounded away.
 
     Args:
         x, y: (P, n, d) and (P, m, d) points of P pairs, any unit shared with blur and reach.
@@ -141,7 +123,7 @@ def transport_cost(x: Tensor, a: Tensor, y: Tensor, b: Tensor, settings: Transpo
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype),
                                 torch.promote_types(a.dtype, b.dtype))
     dtype = torch.promote_types(dtype, torch.float32)
-    x, a, y, b = (tensor.to(dtype) for tensor in (x, a, y, b))
+    x, a, y, b = (widened(tensor, dtype) for tensor in (x, a, y, b))
     farthest = FARTHEST * min(settings.blur, 1.0)
     x, y = (torch.where((mass <= 0)[..., None], 0, points).clamp(-farthest, farthest)
             for points, mass in ((x, a), (y, b)))
@@ -216,7 +198,8 @@ def _solve(x, a, y, b, diameter, settings, wanted):
     problem = _Halves(x, a_solve, y, b_solve, settings)
     potentials, plan = problem.anneal(diameter, settings)
     value, position, mass = _envelope(problem, potentials, settings)
-    value = torch.where(filled, value, 0)
+    # Its derivative is not that of the bound: a pull that is rounded away in S still is one.
+    value = torch.where(filled, value.clamp(min=0) if settings.debias else value, 0)
     gradients: list[Tensor | None] = [None] * 4
     for side, (points, masses) in enumerate(((x, a), (y, b))):
         real = filled[:, None] & ~(masses <= 0)
@@ -239,6 +222,7 @@ class _Halves:
     def __init__(self, x: Tensor, a: Tensor, y: Tensor, b: Tensor,
                  settings: TransportSettings) -> None:
         debias, self.knee = settings.debias, settings.knee
+        self.dearest = None if settings.reach is None else DEAREST * settings.reach**2
         length = max(x.shape[1], y.shape[1])
         sides = torch.stack([_padded(x, length), _padded(y, length)])          # (2, P, N, d)
         masses = torch.stack([_padded(a, length), _padded(b, length)])         # (2, P, N)
@@ -259,10 +243,12 @@ class _Halves:
             delta.mul_(delta)
             total = delta if total is None else total.add_(delta)
         if self.knee is None:
-            return total.mul_(0.5)
-        # k (sqrt(s + k²) - k) without cancellation where s is small.
-        root = (total + self.knee**2).sqrt_()
-        return total.mul_(self.knee).div_(root.add_(self.knee))
+            total.mul_(0.5)
+        else:
+            # k (sqrt(s + k²) - k) without cancellation where s is small.
+            root = (total + self.knee**2).sqrt_()
+            total.mul_(self.knee).div_(root.add_(self.knee))
+        return total if self.dearest is None else total.clamp_(max=self.dearest)
 
     def anneal(self, diameter: Tensor, settings: TransportSettings) -> tuple[Tensor, Tensor]:
         """Potentials f (N, H, P) and the soft assignment (N_j, N_i, H, P), which sums to 1 over j.
@@ -341,6 +327,14 @@ def _padded(tensor: Tensor, length: int) -> Tensor:
     return torch.cat([tensor, missing], 1)
 
 
+def _longest(settings: TransportSettings) -> float:
+    """Where annealing starts at most: a distance of which the cost is the dearest."""
+    if settings.reach is None:
+        return FARTHEST
+    dearest, knee = DEAREST * settings.reach**2, settings.knee or math.inf
+    return max(math.sqrt(2 * dearest), dearest / knee, settings.blur)
+
+
 def _damping(eps: Tensor, settings: TransportSettings) -> Tensor | float:
     """rho / (rho + eps): how much of a soft minimum the marginal penalty lets through."""
     return 1.0 if settings.reach is None else 1 / (1 + eps / settings.reach**2)
@@ -354,7 +348,7 @@ def _schedule(diameter: Tensor, settings: TransportSettings) -> tuple[Tensor, Te
     at last one whole step at blur² (1).
     """
     # Step counts must not depend on the precision of the points.
-    first = diameter.double().clamp(1e-3 * settings.blur, FARTHEST)
+    first = diameter.double().clamp(1e-3 * settings.blur, _longest(settings))
     factor = math.log(settings.scaling)
     middle = ((math.log(settings.blur) - first.log()) / factor).ceil().clamp(min=0)
     last = 2 + middle.nan_to_num() + settings.final_steps

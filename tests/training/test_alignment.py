@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -277,3 +278,30 @@ def test_bad_inputs():
         LocalPredictions(torch.zeros(2, 3, 2), torch.zeros(2, 3), torch.zeros(2, 3).bool())
     with pytest.raises(ValueError, match="preset"):
         preset("unheard of")
+
+
+@pytest.mark.parametrize("name", ["released", "balanced", "positions", "robust", "unbalanced"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("far", [3e4, 1e30, math.inf])
+def test_far_away_the_divergence_is_not_negative_and_gradients_are_finite(name, dtype, far):
+    """Object sizes as in pixels: an infinite vote beside others, and sets that are far apart."""
+    config, generator = preset(name), torch.Generator().manual_seed(0)
+    far = min(far, torch.finfo(dtype).max) if math.isfinite(far) else far
+    size = torch.tensor([100.0, 80, 30, 50])
+    for n, m in ((1, 1), (1, 7), (33, 9)):
+        mine, theirs = (LocalPredictions(
+            (100 * torch.randn(4, count, 8, 2, generator=generator)).to(dtype),
+            torch.rand(4, count, generator=generator).to(dtype),
+            torch.rand(4, count, generator=generator) > 0.3) for count in (n, m))
+        for everything in (False, True):
+            mine.points[:, :None if everything else 1] = far
+            theirs.points[:, :None if everything else 1] = -far
+            points, scores = (t.clone().requires_grad_() for t in (mine.points, mine.scores))
+            values, _ = alignment_values(
+                LocalPredictions(points, scores, mine.valid), theirs, config, size=size,
+                frame=torch.tensor([640.0, 480]))
+            assert values.isfinite().all() and (values >= 0).all()
+            if config.reach is not None:  # no more than all mass let go, of eight keypoints
+                assert (values <= 1.1 * 8 * config.reach**2 * (n + m)).all()
+            gradients = torch.autograd.grad(values.sum(), [points, scores], allow_unused=True)
+            assert all(g is None or g.isfinite().all() for g in gradients)

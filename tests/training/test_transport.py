@@ -303,6 +303,16 @@ def test_never_nan(name, settings):
         assert part.isfinite().all()
 
 
+def test_the_bound_of_the_divergence_leaves_its_gradient():
+    """One point 1e-4 blurs from the other: S is nothing in float32, the pull is not."""
+    x = torch.tensor([[[1000.0 + 1e-4, 0.0]]], dtype=torch.float64).requires_grad_()
+    a = torch.ones(1, 1, dtype=torch.float64)
+    y = torch.tensor([[[1000.0, 0.0]]], dtype=torch.float64)
+    value = transport_cost(x, a, y, a, TransportSettings(blur=1.0))
+    value.sum().backward()
+    assert value.item() >= 0 and x.grad[0, 0, 0].item() == pytest.approx(1e-4, rel=1e-6)
+
+
 def test_empty_pairs_are_zero_without_gradient_beside_others():
     _, (x, a, y, b) = _ragged(dtype=torch.float32)
     with torch.no_grad():
