@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,15 +119,14 @@ def _results(run: Callable[[str, int], Result], jobs: Sequence[Job],
 
 
 def train_to_end(settings: Recipe, where: Path) -> float:
-    """Train into a folder, or go on with what is there; returns the seconds that it took now.
+    """Train into a folder, or go on with what is there; returns :func:`seconds_learnt`.
 
     Raises:
         KeyboardInterrupt: a signal stopped the training; its checkpoint is there.
     """
     from kd_pose_training.training import run
-    started = time.time()
     run.train_to_end(settings, where)
-    return time.time() - started
+    return seconds_learnt(where, settings.trainer.batch_size)
 
 
 def logged(folder: Path, kind: str) -> list[dict[str, Any]]:

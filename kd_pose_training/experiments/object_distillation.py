@@ -127,7 +127,7 @@ def run_job(config: ExperimentConfig, folder: Path, name: str, seed: int) -> dic
     """One training with its evaluation on the validation split, true boxes.
 
     Returns:
-        What ``result.json`` holds: metrics, last validation, seconds, recipe.
+        What ``result.json`` holds: metrics, last validation, seconds of learning, recipe.
 
     Raises:
         KeyboardInterrupt: a signal stopped the training; its checkpoint is there, no result.

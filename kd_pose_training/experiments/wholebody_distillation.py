@@ -20,7 +20,6 @@ from kd_pose_training.experiments.jobs import (
     check_jobs,
     job_folder,
     run_jobs,
-    seconds_learnt,
     train_to_end,
 )
 
@@ -119,8 +118,7 @@ def run_job(config: PeopleExperiment, folder: Path, name: str, seed: int) -> Res
     from kd_pose_training.evaluation.report import write_json
     from kd_pose_training.experiments.wholebody_scores import score_checkpoint
     where, settings = job_folder(folder, name, seed), recipe(config, folder, name, seed)
-    train_to_end(settings, where)
-    seconds = seconds_learnt(where, settings.trainer.batch_size)
+    seconds = train_to_end(settings, where)
     result = {"name": name, "seed": seed, "seconds": round(seconds, 1),
               "iterations": settings.trainer.iterations,
               "recipe": strict.to_dict(recipe(config, Path(), name, seed)),

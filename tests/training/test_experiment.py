@@ -13,7 +13,7 @@ import pytest
 from kd_pose_training import cli, strict
 from kd_pose_training.engine.checkpoint import save_checkpoint
 from kd_pose_training.experiments.config import load_experiment
-from kd_pose_training.experiments.jobs import check_jobs
+from kd_pose_training.experiments.jobs import check_jobs, train_to_end
 from kd_pose_training.experiments.object_distillation import plan, recipe, run_job
 from kd_pose_training.experiments.summary import figures, notes, table
 from kd_pose_training.experiments.tables import spread
@@ -195,6 +195,21 @@ def test_an_arm_whose_teacher_taught_nothing_is_marked(tmp_path):
     said = notes(config, tmp_path, rows)
     assert said.startswith("\nFKD + alignment (seed 0): no object passed the teacher's gate")
     assert len(said.strip().splitlines()) == 1
+
+
+def test_a_stopped_and_resumed_run_counts_all_its_seconds(tmp_path, monkeypatch):
+    """20 iterations at 40 a second before the stop, 10 at 20 a second after it; 2 samples each."""
+    settings = recipe(load_experiment(_write(tmp_path)), tmp_path, "alone", 0)
+    where = tmp_path / "run"
+
+    def resumed(settings, folder):
+        folder.mkdir()
+        (folder / "log.jsonl").write_text("".join(
+            json.dumps({"iteration": done, "kind": "train", "samples_per_s": rate}) + "\n"
+            for done, rate in ((20, 80.0), (30, 40.0))))
+
+    monkeypatch.setattr("kd_pose_training.training.run.train_to_end", resumed)
+    assert train_to_end(settings, where) == pytest.approx(0.5 + 0.5)
 
 
 @pytest.mark.parametrize("change, message", [
