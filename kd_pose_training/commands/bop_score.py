@@ -57,7 +57,7 @@ def _run(options: argparse.Namespace) -> int:
     if not 0 < options.vsd_delta < 1000:
         raise ValueError(f"--vsd-delta must be above 0 and below 1000 mm, got {options.vsd_delta}")
     split = options.split or parse_name(options.results)[2]
-    estimates = read_results(options.results)
+    estimates = read_results(options.results, options.allow_missing)
     dataset = open_dataset(options.dataset, split, options.targets)
     if options.out:
         prepare_output(options.out)
@@ -108,13 +108,16 @@ def score(dataset: BopDataset, estimates: list[BopEstimate], source: Path, *, vs
                            renderer=open_depth_renderer(renderer) if vsd else None,
                            add_s=public.add_s if public else None)
     used = sum(len(target.estimates) for target in targets)
-    warnings = [*_other_set(source, dataset.root), *_rows_not_scored(estimates, targets, used)]
+    empty = [] if estimates else [f"{source}: has no rows, so nothing counts as found"]
+    warnings = [*empty, *_other_set(source, dataset.root),
+                *_rows_not_scored(estimates, targets, used)]
     times = {(item.scene_id, item.im_id): item.time for item in estimates}
     known = [value for value in times.values() if value >= 0]
     return {"results": str(source), "data": f"{dataset.root}:{dataset.split}",
             "images": len(images), "images_without_rows": len(missing),
             "rows": len(estimates), "rows_without_target": len(estimates) - used,
-            "time_per_image_s": sum(known) / len(known) if len(known) == len(times) else None,
+            "time_per_image_s": (sum(known) / len(known) if known and len(known) == len(times)
+                                 else None),
             "warnings": warnings, **summarise(scores)}
 
 

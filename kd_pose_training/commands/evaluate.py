@@ -7,6 +7,7 @@ the AP and AR of COCO-WholeBody (``evaluate_people.py``).
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +175,8 @@ def evaluate_all(options: argparse.Namespace, dataset: Any) -> dict[str, Any]:
     if options.boxes.endswith(".json"):
         from kd_pose_training.data.bop_detections import read_detections
         kinds, detections = ("file",), read_detections(options.boxes)
+        for text in detections.warnings():
+            print(f"warning: {text}", file=sys.stderr)
     thresholds = ObjectPoseOptions(score_threshold=options.score_threshold,
                                    detector_score_threshold=options.detector_score_threshold)
     engine = {"backend": options.backend, "device": options.device, "threads": options.threads}

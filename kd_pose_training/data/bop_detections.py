@@ -28,16 +28,27 @@ class BopDetection:
 
 @dataclass(frozen=True)
 class DetectionFile:
-    """Boxes by (scene, image), best first."""
+    """Boxes by (scene, image), best first. flat: entries without a width or a height, which are
+    left out; by their place in the file."""
 
     path: Path
     boxes: dict[tuple[int, int], list[BopDetection]]
+    flat: tuple[int, ...] = ()
+
+    def warnings(self) -> list[str]:
+        """What is wrong with the file and can be done without."""
+        if not self.flat:
+            return []
+        return [f"{self.path}: {len(self.flat)} boxes have a width or height of 0 and are left "
+                f"out (the first: entry {self.flat[0]}); 'bbox' is x, y, width, height"]
 
     def check_images(self, wanted: Iterable[tuple[int, int]]) -> None:
         """Raises BopError where the file is about none of the images."""
         wanted = list(wanted)
+        if wanted and not self.boxes:
+            raise BopError(f"{self.path}: has no box at all; --boxes oracle takes the true ones")
         if wanted and not any(place in self.boxes for place in wanted):
-            some = "scene {}, image {}".format(*min(self.boxes)) if self.boxes else "no image"
+            some = "scene {}, image {}".format(*min(self.boxes))
             raise BopError(f"{self.path}: has no box for any of the {len(wanted)} images; it "
                            f"begins with {some}: is it of another data set?")
 
@@ -50,6 +61,7 @@ def read_detections(path: str | Path) -> DetectionFile:
     """
     path = Path(path)
     found: dict[tuple[int, int], list[BopDetection]] = {}
+    flat = []
     for i, item in enumerate(read_json(path, list)):
         where = f"{path}: entry {i}"
         scene, image, obj_id = (int(numbers(item, key, 1, where)[0])
@@ -58,9 +70,12 @@ def read_detections(path: str | Path) -> DetectionFile:
         if width < 0 or height < 0:
             raise BopError(f"{where}: key 'bbox' must be x, y, width, height, got {item['bbox']}")
         time = numbers(item, "time", 1, where)[0] if "time" in item else -1.0
+        score = float(numbers(item, "score", 1, where)[0])
+        if width == 0 or height == 0:
+            flat.append(i)
+            continue
         found.setdefault((scene, image), []).append(BopDetection(
-            obj_id, float(numbers(item, "score", 1, where)[0]),
-            np.array([x - 0.5, y - 0.5, width, height]), float(time)))
+            obj_id, score, np.array([x - 0.5, y - 0.5, width, height]), float(time)))
     for boxes in found.values():
         boxes.sort(key=lambda box: -box.score)
-    return DetectionFile(path, found)
+    return DetectionFile(path, found, tuple(flat))

@@ -48,8 +48,11 @@ def parse_name(path: str | Path) -> tuple[str, str, str]:
     return method, dataset, split if kind is None else f"{split}_{kind}"
 
 
-def read_results(path: str | Path) -> list[BopEstimate]:
+def read_results(path: str | Path, allow_empty: bool = False) -> list[BopEstimate]:
     """Rows of a results file, in its order; the header may be absent.
+
+    Args:
+        allow_empty: a file of nothing but the header is one in which nothing was found.
 
     Raises:
         BopError: missing, empty, or a row is wrong: the message names the line.
@@ -68,9 +71,10 @@ def read_results(path: str | Path) -> list[BopEstimate]:
         place = f"{path}: line {number}"
         rows.append(_row(line, place))
         places.append(place)
-    if not rows:
+    if not rows and not (allow_empty and lines and HEADER in lines[0]):
         raise BopError(f"{path}: has no rows")
-    _check(rows, places)
+    if rows:
+        _check(rows, places)
     return rows
 
 

@@ -13,7 +13,7 @@ from helpers import bop_plates
 from kd_pose.geometry import make_pose, rotation_from_vector
 from kd_pose_training import cli
 from kd_pose_training.commands.bop_score import open_dataset
-from kd_pose_training.data.bop_results import BopEstimate, write_results
+from kd_pose_training.data.bop_results import HEADER, BopEstimate, write_results
 from kd_pose_training.evaluation import bop_score as module
 from kd_pose_training.evaluation.depth_render import RayDepth, open_depth_renderer
 from kd_pose_training.synthetic.render import RendererError
@@ -177,6 +177,23 @@ def test_a_missing_image_is_named(tmp_path, rays, capsys):
     assert "no row for 1 of 2 target images: scene 2 image 1;" in capsys.readouterr().err
     assert cli.main([*arguments, "--allow-missing"]) == 0
     assert "50.0%" in capsys.readouterr().out  # 2 of 4 targets
+
+
+def test_a_file_without_rows_scores_nothing_where_images_may_be_missing(tmp_path, rays, capsys):
+    root = bop_plates.write_plates(tmp_path / "set", rays)
+    path, out = tmp_path / "ours_set-test.csv", tmp_path / "score.json"
+    path.write_text(f"{HEADER}\n")
+    arguments = ["bop-score", str(path), "--dataset", str(root), "--renderer", "rays"]
+    assert cli.main(arguments) == 2
+    assert f"{path}: has no rows" in capsys.readouterr().err
+    assert cli.main([*arguments, "--allow-missing", "-o", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert f"warning: {path}: has no rows, so nothing counts as found" in printed.err
+    written = json.loads(out.read_text())
+    assert written["all"]["ar"] == written["all"]["add_recall"] == 0
+    assert written["images_without_rows"] == 2 and written["time_per_image_s"] is None
+    path.write_text("")  # cut off
+    assert cli.main([*arguments, "--allow-missing"]) == 2
 
 
 def test_rows_that_do_not_count_are_said(tmp_path, rays, capsys):

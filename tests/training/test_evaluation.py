@@ -343,6 +343,25 @@ def test_detection_files_that_are_wrong(tmp_path):
     path.write_text("{")
     with pytest.raises(ValueError, match="boxes.json: truncated"):
         read_detections(path)
+    path.write_text("[]")
+    with pytest.raises(ValueError, match="boxes.json: has no box at all"):
+        read_detections(path).check_images([(1, 2)])
+
+
+def test_flat_boxes_are_left_out_and_said(models, tmp_path):
+    path = tmp_path / "boxes.json"
+    detection_file(path, models[0])
+    entries = json.loads(path.read_text())
+    path.write_text(json.dumps([entries[0] | {"bbox": [1, 2, 0, 5], "score": 1.0}, *entries,
+                                entries[0] | {"bbox": [1, 2, 5, 0]}]))
+    found = read_detections(path)
+    assert found.flat == (0, len(entries) + 1)
+    text, = found.warnings()
+    assert f"{path}: 2 boxes have a width or height of 0 and are left out (the first: entry 0)" \
+        in text
+    dataset = SceneSet(models[0])
+    dataset.targets = {(1, 0): {1: 1}}  # it took the place of the only box that counts
+    assert run(models, dataset, "file", detections=found).instances[0].correct
 
 
 def test_mistakes_are_named(models):
