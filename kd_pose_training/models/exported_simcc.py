@@ -11,17 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from kd_pose.backends import open_session
 from kd_pose.manifest import ModelFileError, WholebodyManifest, read_manifest
 from kd_pose_training.engine.checkpoint import CheckpointError, check_finite
-from kd_pose_training.models.exported_weights import bias_as_norm
+from kd_pose_training.models.exported_weights import bias_as_norm, check_answers
 from kd_pose_training.models.simcc_net import KEYPOINTS, SIZES, SimccNet, build_simcc_net
 
-TOLERANCE = 1e-3  # of logits, in parts of the largest
 _PREFIX = "network."
 # What the head multiplies its tokens with, in the order of the graph.
 _PRODUCTS = ("mlp.1", "gau.uv", "gau.o", "cls_x", "cls_y")
@@ -61,7 +58,12 @@ def read_exported_simcc(path: str | Path) -> tuple[dict[str, Tensor], dict[str, 
                               "cannot be taken; a published network's are in its checkpoint "
                               "(.pth)") from error
     check_finite(state, path)
-    _check_answers(path, _same_network(path, manifest, state), manifest)
+    network = _same_network(path, manifest, state)
+    try:
+        check_answers(path, manifest.input_size,
+                      lambda images: dict(zip(manifest.output_names, network(images))), least=1e-6)
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
     notes = manifest.training
     if "config" not in notes:
         return state, None
@@ -121,23 +123,3 @@ def _same_network(path: Path, manifest: WholebodyManifest, state: dict[str, Tens
             network.load_state_dict(state)
             return network.eval()
     raise CheckpointError(f"{path}: holds none of the networks {', '.join(SIZES)}")
-
-
-def _check_answers(path: Path, network: SimccNet, manifest: WholebodyManifest) -> None:
-    """Refuse weights that do not give the file's own answers."""
-    width, height = manifest.input_size
-    image = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(np.float32)
-    session = open_session(path, "onnxruntime", "cpu", threads=1)
-    try:
-        answers = session.run({"image": image})
-    finally:
-        session.close()
-    with torch.no_grad():
-        found = network(torch.from_numpy(image))
-    for name, got in zip(manifest.output_names, found):
-        error = float(np.abs(got.numpy() - answers[name]).max())
-        scale = max(1e-6, float(np.abs(answers[name]).max()))
-        if not error / scale < TOLERANCE:
-            raise CheckpointError(f"{path}: its weights do not give its own {name} again (off by "
-                                  f"{error / scale:.2g} of the largest); was it written by "
-                                  "another version of export?")

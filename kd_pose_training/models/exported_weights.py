@@ -8,7 +8,8 @@ them on pictures before a training goes on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from kd_pose_training.engine.checkpoint import check_finite
 from kd_pose_training.models.votenet import SIZES, VoteNet
 
 EXPORTED = ".onnx"  # ending of what export writes
-TOLERANCE = 1e-3  # of scores, and of offsets in parts of the largest: that of the export
+TOLERANCE = 1e-3  # of answers, in parts of the largest: that of the export
 _EPSILON = nn.BatchNorm2d(1).eps
 _PREFIX = "network."
 
@@ -50,7 +51,8 @@ def read_exported(path: str | Path) -> dict[str, Tensor]:
               for item in graph.initializer}
     state = dict(_layers(graph, values))
     check_finite(state, path)
-    _check_answers(path, _same_network(path, manifest, state), manifest)
+    check_answers(path, manifest.input_size,
+                  partial(_answers, _same_network(path, manifest, state)), least=1.0)
     return state
 
 
@@ -137,9 +139,19 @@ def _same_network(path: Path, manifest: Manifest, state: dict[str, Tensor]) -> V
     raise ValueError(f"{path}: holds none of the networks {', '.join(SIZES)}")
 
 
-def _check_answers(path: Path, network: VoteNet, manifest: Manifest) -> None:
-    """Refuse weights that do not give the file's own answers."""
-    width, height = manifest.input_size
+def check_answers(path: Path, input_size: Sequence[int],
+                  answers: Callable[[Tensor], Mapping[str, Tensor]], least: float) -> None:
+    """Refuse weights that do not give their file's own answers.
+
+    Args:
+        input_size: (width, height) of the file's images.
+        answers: of the weights to images (1, 3, H, W), by the names of the file's outputs.
+        least: errors are parts of the largest answer, but of no less than this.
+
+    Raises:
+        ValueError: names the file and the output.
+    """
+    width, height = input_size
     image = np.random.default_rng(0).normal(size=(1, 3, height, width)).astype(np.float32)
     session = open_session(path, "onnxruntime", "cpu", threads=1)
     try:
@@ -147,13 +159,18 @@ def _check_answers(path: Path, network: VoteNet, manifest: Manifest) -> None:
     finally:
         session.close()
     with torch.no_grad():
-        logits, offsets = network(torch.from_numpy(image))
-    for name, got in (("scores", logits.sigmoid()), ("offsets", offsets)):
-        scale = max(1.0, float(np.abs(expected[name]).max()))
+        found = answers(torch.from_numpy(image))
+    for name, got in found.items():
+        scale = max(least, float(np.abs(expected[name]).max()))
         error = float(np.abs(got.numpy() - expected[name]).max()) / scale
         if not error < TOLERANCE:
             raise ValueError(f"{path}: its weights do not give its own {name} again (off by "
                              f"{error:.2g}); was it written by another version of export?")
+
+
+def _answers(network: VoteNet, images: Tensor) -> dict[str, Tensor]:
+    logits, offsets = network(images)
+    return {"scores": logits.sigmoid(), "offsets": offsets}
 
 
 @torch.no_grad()
