@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace) -> int:
     found = [(root, public, check_set(root, public, splits=splits, samples=options.samples))]
     if public and public.learns_from and not splits:
         other = PUBLIC_SETS[public.learns_from]
-        beside = root.parent / other.name
+        beside = root.resolve().parent / other.name
         found.append((beside, other, check_set(beside, other, samples=options.samples)))
     print(report(found))
     return 2 if any(part.problems for _, _, parts in found for part in parts) else 0

@@ -7,7 +7,9 @@ sent from here, once: two signals would be taken for an impatient user.
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -39,7 +41,7 @@ def in_processes(run: Callable[..., Any], jobs: Sequence[tuple], at_a_time: int)
             for connection in wait(list(running)):
                 yield _received(connection, running)
     except BaseException:
-        _stop(list(running.values()))
+        _stop(running)
         raise
 
 
@@ -68,12 +70,14 @@ def _received(connection: Connection, running: dict[Connection, BaseProcess]) ->
     return outcome
 
 
-def _stop(processes: list[BaseProcess]) -> None:
+def _stop(running: dict[Connection, BaseProcess]) -> None:
     """Ask processes to stop and wait for them; a signal meanwhile kills them."""
+    processes = list(running.values())
     try:
         with signals.deferred():
-            for process in processes:
+            for connection, process in running.items():
                 process.terminate()
+                connection.close()  # or who is sending a large result would wait for a reader
         for process in processes:
             process.join()
     except KeyboardInterrupt:
@@ -84,8 +88,12 @@ def _stop(processes: list[BaseProcess]) -> None:
 
 def _work(run: Callable[..., Any], job: tuple, connection: Connection) -> None:
     """In the process: do a job and send what comes of it."""
+    first: list[float] = []
+
     def on_signal(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
+        if not first or time.monotonic() - first[0] > signals.TOGETHER_S:
+            first.append(time.monotonic())
+            raise KeyboardInterrupt
 
     outcome: Any
     try:
@@ -96,4 +104,5 @@ def _work(run: Callable[..., Any], job: tuple, connection: Connection) -> None:
         where = traceback.format_exc()
         outcome = Failure(error if can_be_sent(error) else RuntimeError(where), where)
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM,))
-    connection.send(outcome)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+        connection.send(outcome)

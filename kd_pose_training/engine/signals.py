@@ -7,24 +7,35 @@ a container that is stopped and batch systems send a signal to the first one onl
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
+TOGETHER_S = 1.0  # SIGTERMs within are one request to end
+
 
 @contextmanager
 def terminate_like_interrupt() -> Iterator[None]:
-    """In here SIGTERM, too, raises KeyboardInterrupt. A second SIGTERM ends the process."""
+    """In here SIGTERM, too, raises KeyboardInterrupt. A second SIGTERM ends the process, unless it
+    comes at once: ``timeout`` sends one to its child and one to the child's group."""
     if not _in_main_thread():
         yield
         return
 
+    first: list[float] = []
+
     def on_signal(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        raise KeyboardInterrupt
+        if not first:
+            first.append(time.monotonic())
+            raise KeyboardInterrupt
+        if time.monotonic() - first[0] > TOGETHER_S:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     previous = signal.signal(signal.SIGTERM, on_signal)
     try:
@@ -93,6 +104,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self._first_s = 0.0
         self._previous: dict[int, object] = {}
 
     def __enter__(self) -> StopRequest:
@@ -106,6 +118,7 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _on_signal(self, number: int, frame: object) -> None:
-        if self.requested:
+        if not self.requested:
+            self.requested, self._first_s = True, time.monotonic()
+        elif number == signal.SIGINT or time.monotonic() - self._first_s > TOGETHER_S:
             raise KeyboardInterrupt
-        self.requested = True

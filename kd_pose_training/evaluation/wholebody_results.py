@@ -92,9 +92,13 @@ def read_boxes(path: str | Path, image_ids: np.ndarray, size_wh: np.ndarray) -> 
     ids, boxes, scores = ids[of_these], boxes[of_these], scores[of_these, 0]
     size = size_wh[np.searchsorted(image_ids, ids)]
     seen = np.clip(boxes[:, :2] + boxes[:, 2:], 0, size) - np.clip(boxes[:, :2], 0, size)
-    kept = (seen > 0).all(axis=1) & (boxes[:, 2:].max(axis=1) <= SIDES_PX[1])
+    sides = boxes[:, 2:].max(axis=1)
+    large = sides > SIDES_PX[1]
+    flat = ~large & ((seen <= 0).any(axis=1) | (sides < SIDES_PX[0]))
+    kept = ~(large | flat)
     return PersonBoxes(ids[kept], boxes[kept] - (0.5, 0.5, 0.0, 0.0), scores[kept],
-                       {"without an area in their picture": int((~kept).sum())})
+                       {"without an area in their picture": int(flat.sum()),
+                        "too large": int(large.sum())})
 
 
 def write_results(estimates: PersonEstimates, path: str | Path) -> None:

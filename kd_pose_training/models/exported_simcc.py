@@ -53,7 +53,7 @@ def read_exported_simcc(path: str | Path) -> tuple[dict[str, Tensor], dict[str, 
               for item in graph.initializer}
     try:
         state = {**dict(_convolutions(graph, values)), **dict(_head(graph, values))}
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:
         raise CheckpointError(f"{path}: was not written by kd-pose-train export, so its weights "
                               "cannot be taken; a published network's are in its checkpoint "
                               "(.pth)") from error

@@ -60,7 +60,7 @@ def bring(config: WholebodyTrainConfig, start: bool = True) -> RunParts:
     stages = {"strong": config.augment.strong, "weak": config.augment.weak}
     train_set = person_set(config.data, people, augment=stages)
     train_set.mix = mix
-    if start and Path(config.model.weights).suffix == EXPORTED:
+    if start and Path(_own_weights(config)).suffix == EXPORTED:
         restore_batch_norms(task.network, task.network.backbone, _pictures(train_set))
     stage = stage_schedule(config.trainer.iterations, config.augment.weak_share)
     header = {"config": strict.to_dict(config), "people": len(people)}
@@ -111,6 +111,12 @@ def person_set(data: PeopleData, people: Any, augment: dict | None = None) -> Pe
     return PersonDataset(people, codec, train=augment is not None, augment=augment,
                          crop_pad=data.crop_pad, only_valid_parts=data.only_valid_parts,
                          encoding=Encoding(codec, data.mean, data.std))
+
+
+def _own_weights(config: WholebodyTrainConfig) -> str:
+    """The file that the student's backbone is from; in stage 2 the network teaches itself."""
+    second = config.distill is not None and config.distill.stage == 2
+    return config.distill.teacher if second else config.model.weights
 
 
 def _pictures(train_set: PersonDataset, count: int = 256, at_a_time: int = 16

@@ -25,13 +25,13 @@ def long_job(folder: Path, number: int) -> int:
     return number
 
 
-def job(number: int) -> int:
-    """Its number; 3 is refused, 4 dies."""
+def job(number: int) -> int | str:
+    """Its number; 3 is refused, 4 dies, 5 gives more than a pipe holds."""
     if number == 3:
         raise ValueError("3 is not allowed")
     if number == 4:
         os.kill(os.getpid(), signal.SIGKILL)
-    return number
+    return 1_000_000 * "5" if number == 5 else number
 
 
 def main() -> int:

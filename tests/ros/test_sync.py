@@ -149,3 +149,16 @@ def test_the_nearest_of_several_is_taken_and_the_past_forgotten():
     assert sync.take(0.0).partners == {"depth": 97}  # 92 belongs to the past
     sync.add_image(200, "image")
     assert sync.take(0.0) is None and sync.missing == {}
+
+
+def test_when_an_image_last_had_all_it_needs():
+    sync = FrameSync(exact=("boxes",))
+    assert sync.completed_at == -float("inf")
+    sync.add_image(1, "a")
+    assert sync.completed_at == -float("inf")
+    before = time.perf_counter()
+    sync.add_partner("boxes", 1, "boxes")
+    assert before <= sync.completed_at <= time.perf_counter()
+    last = sync.completed_at
+    sync.add_image(2, "b")  # boxes come more rarely
+    assert sync.completed_at == last

@@ -159,10 +159,29 @@ def test_a_hand_is_not_where_the_person_is_looked_for():
     tracks.update([hand], 0.0, IMAGE)
     looked_for, = tracks.boxes(0.1, IMAGE)
     np.testing.assert_array_equal(looked_for.box_xywh, [100, 100, 100, 200])
+    hand.keypoints_xy[91:112] += (60.0, 0.0)  # stretched out: it has to stay in the box
+    tracks.update([hand], 0.1, IMAGE)
+    high = tracks.boxes(0.1, IMAGE)[0].box_xywh
+    reach = hand.keypoints_xy[91:112]
+    assert high[0] + high[2] >= reach[:, 0].max() and high[2] == 100
     half = person(100)  # sitting behind a desk: the upper 60 percent, which is a person
     half.keypoints_xy[:, 1] = 100 + 0.6 * (half.keypoints_xy[:, 1] - 100)
-    tracks.update([half], 0.1, IMAGE)
-    assert tracks.boxes(0.2, IMAGE)[0].box_xywh[3] == pytest.approx(1.15 * 120)
+    tracks.update([half], 0.2, IMAGE)
+    assert tracks.boxes(0.3, IMAGE)[0].box_xywh[3] == pytest.approx(1.15 * 120)
+
+
+def test_a_box_follows_who_shows_less_and_who_lowers_the_arms():
+    """Much of the body is sure, so the box is the one around it, however small it has become."""
+    tracks = tracker()
+    for i in range(12):
+        item = person(100 + 20 * i, width=170.0)
+        if i >= 4:  # arms down, and the legs behind a counter
+            item.keypoints_xy[:, 0] = 150 + 20 * i + 0.4 * (item.keypoints_xy[:, 0] - 100 - 20 * i)
+            item.keypoints_xy[:, 1] = 100 + 0.5 * (item.keypoints_xy[:, 1] - 100)
+        tracks.update([item], 0.1 * i, IMAGE)
+    box = tracks.boxes(1.1, IMAGE)[0].box_xywh
+    np.testing.assert_allclose(box[2:], [1.15 * 68, 1.15 * 100])
+    assert box[0] == pytest.approx(150 + 20 * 11 - 0.075 * 68)
 
 
 def test_boxes_mean_the_same_whether_somebody_is_seen_or_not():

@@ -123,6 +123,15 @@ def test_the_file_teaches_as_its_checkpoint_does(runs, stage):
         assert found == pytest.approx(expected, rel=1e-3)
 
 
+def test_stage_two_of_a_file_leaves_norms_with_statistics(runs):
+    """A later training of the whole network starts from what stage 2 leaves."""
+    assert runs.train("second", f"distill={{stage: 2, teacher: {runs.file}}}",
+                      "trainer.iterations=1") == 0
+    network, _, _ = load_network(runs.path / "second/last.pt")
+    variance = network.backbone.stem[0].bn.running_var
+    assert (variance != 1).all()
+
+
 def _refused(path, message):
     with pytest.raises(CheckpointError, match=message) as caught:
         read_weights(path)

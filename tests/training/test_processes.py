@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 
@@ -27,6 +28,18 @@ def test_an_error_is_that_of_the_job():
     assert "in the process of a job" in str(info.value.__cause__)
 
 
+def test_who_sends_a_large_result_is_no_reason_to_wait_for_ever():
+    results = in_processes(job, [(5,), (5,)], 2)
+    try:
+        assert len(next(results)) == 1_000_000
+        time.sleep(3.0)  # the other one has begun to send, and nobody reads
+    finally:
+        ending = threading.Thread(target=results.close, daemon=True)
+        ending.start()
+        ending.join(20.0)
+    assert not ending.is_alive()
+
+
 def test_a_killed_process_is_told():
     with pytest.raises(BrokenProcessPool, match="ended with -9") as info:
         list(in_processes(job, [(4,)], 2))
@@ -34,10 +47,10 @@ def test_a_killed_process_is_told():
 
 
 @pytest.mark.parametrize("send, number", [
-    (os.killpg, signal.SIGINT), (os.kill, signal.SIGINT), (os.kill, signal.SIGTERM)],
-    ids=["INT-all", "INT-first", "TERM-first"])
+    (os.killpg, signal.SIGINT), (os.kill, signal.SIGINT), (os.killpg, signal.SIGTERM),
+    (os.kill, signal.SIGTERM)], ids=["INT-all", "INT-first", "TERM-all", "TERM-first"])
 def test_a_signal_stops_all_and_begins_nothing(tmp_path, send, number):
-    """A terminal's Ctrl-C reaches all processes, ``kill`` the first one only."""
+    """A terminal's Ctrl-C and ``timeout`` reach all processes, ``kill`` the first one only."""
     process = subprocess.Popen(
         [sys.executable, "-m", "helpers.interruptible", str(tmp_path)], stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, start_new_session=True,

@@ -235,7 +235,7 @@ def test_boxes_that_show_nothing_are_counted(tmp_path):
     read = read_boxes(path, np.array([10, 20]), np.array([[300, 200], [100, 400]]))
     assert [(number, (box + (0.5, 0.5, 0, 0)).tolist())
             for number, box in zip(read.image_id, read.box_xywh)] == good
-    assert read.left_out == {"without an area in their picture": 8}
+    assert read.left_out == {"without an area in their picture": 7, "too large": 1}
 
 
 def test_annotations_without_areas(tmp_path):

@@ -30,9 +30,10 @@ TWIN_TOLERANCE, TWIN_OVERLAP = 0.05, 0.6
 # Two looks at boxes that overlap are at one person.
 ALIKE_OVERLAP = 0.7
 MIN_POINTS = 4  # fewer sure keypoints say nothing of a pose
-# A box around sure keypoints that is a smaller part of where the person was looked at is that of a
-# face or a hand, not of the person.
-LEAST_PART = 0.5
+# A box around sure keypoints that is a smaller part of where the person was looked at, with less
+# than this share of the body (all down to the hips are 0.76), is that of a face or a hand, or of a
+# network that is not sure of the person.
+LEAST_PART, LEAST_BODY = 0.5, 0.75
 # Who is in the same box (IoU from HELD on) as a track, and nearer to no other, is taken for it
 # although the keypoints are elsewhere: a network that is not sure of somebody says now this, now
 # that. Counts for less than any good match of keypoints.
@@ -208,16 +209,21 @@ class PeopleTracker:
         return sure_keypoints(item, self.options.min_keypoint_score)
 
     def _box(self, person: PersonPose) -> np.ndarray:
-        """Around the sure keypoints and padded; the box that was given where they are too few or
-        a small part of the person."""
-        looked_at = _looked_at(person)
-        points = person.keypoints_xy[self._sure(person)]
-        if len(points) >= MIN_POINTS:
-            box = xywh_from_xyxy(points_box(points))
-            grown = box[2:] * self.options.box_pad
-            if np.prod(grown) >= LEAST_PART * np.prod(looked_at[2:]) and (grown > 0).all():
-                return np.concatenate([box[:2] - (grown - box[2:]) / 2, grown])
-        return looked_at
+        """Around the sure keypoints and padded; the box that was given where they are too few, and
+        moved so that they are inside where they are a small part of the person."""
+        looked_at, sure = _looked_at(person), self._sure(person)
+        points = person.keypoints_xy[sure]
+        if len(points) < MIN_POINTS:
+            return looked_at
+        box = xywh_from_xyxy(points_box(points))
+        if (box[2:] <= 0).any():
+            return looked_at
+        grown = box[2:] * self.options.box_pad
+        grown = np.concatenate([box[:2] - (grown - box[2:]) / 2, grown])
+        part = np.prod(grown[2:]) < LEAST_PART * np.prod(looked_at[2:])
+        if part and sure[BODY].mean() < LEAST_BODY:
+            return _shifted(looked_at, _way_inside(grown, looked_at))
+        return grown
 
     def _overlaps(self, people: Sequence[PersonPose], boxes: Sequence[np.ndarray],
                   stamp_s: float) -> np.ndarray:
@@ -248,6 +254,13 @@ class PeopleTracker:
 
 def _shifted(box_xywh: np.ndarray, way: np.ndarray) -> np.ndarray:
     return np.concatenate([box_xywh[:2] + way, box_xywh[2:]])
+
+
+def _way_inside(inner_xywh: np.ndarray, outer_xywh: np.ndarray) -> np.ndarray:
+    """The shortest way (2,) of the outer box until the inner one is in it, as far as it fits."""
+    low = inner_xywh[:2] - outer_xywh[:2]
+    high = low + inner_xywh[2:] - outer_xywh[2:]
+    return np.where(high > low, (low + high) / 2, np.minimum(low, 0.0) + np.maximum(high, 0.0))
 
 
 def _looked_at(person: PersonPose) -> np.ndarray:

@@ -70,8 +70,9 @@ class Inputs:
         self.image = Topic(IMAGE, CompressedImage if compressed else Image, depth=1)
         self.topics = [self.image]
         self._subscriptions: list = []
-        # At the last status that found a new result: results, images given up, for lack of what.
-        self._before: tuple[int, int, dict[str, int]] = (0, 0, {})
+        # When an image last had its partners, and what had been given up by then, as far as the
+        # last status knows: time, images, and for lack of what.
+        self._before: tuple[float, int, dict[str, int]] = (-float("inf"), 0, {})
         if camera:
             self.topics.append(Topic(CAMERA_INFO, CameraInfo, depth=5))
         if values["use_depth"]:
@@ -171,16 +172,19 @@ class Inputs:
         return status
 
     def _judge_stamps(self, timeout_s: float, status: Status) -> None:
-        """Whether images have gone without their partners since there was a result."""
-        counters, missing = self._sync.counters, dict(self._sync.missing)
-        processed, unsynced, lacked = self._before
-        if counters.processed != processed or counters.unsynced < unsynced:
-            self._before = processed, unsynced, lacked = (
-                counters.processed, counters.unsynced, missing)
-        waiting = counters.unsynced - unsynced
+        """Whether images have gone without their partners since the last one that had them."""
+        sync, missing = self._sync, dict(self._sync.missing)
+        completed, unsynced, lacked = self._before
+        if sync.completed_at != completed or sync.counters.unsynced < unsynced:
+            self._before = completed, unsynced, lacked = (
+                sync.completed_at, sync.counters.unsynced, missing)
+        waiting = sync.counters.unsynced - unsynced
+        never = completed == -float("inf")
+        # Boxes and depth may come more rarely than images.
+        recent = time.perf_counter() - completed <= max(timeout_s, sync.timeout_s)
         flowing = all(topic.silent_for() <= timeout_s or self._silent_by_design(topic)
                       for topic in self.topics)
-        if not flowing or waiting < (GIVEN_UP if processed else 1):
+        if not flowing or recent or waiting < (1 if never else GIVEN_UP):
             return
         names = ", ".join(name for name, count in missing.items()
                           if count > lacked.get(name, 0)) or CAMERA_INFO

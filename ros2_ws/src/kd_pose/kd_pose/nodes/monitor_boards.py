@@ -217,10 +217,10 @@ class PeopleBoard(Board):
 
     def update(self, message, truth=None) -> str:
         """Count one WholebodyPoseArray, score it if there is a truth, and return its line."""
+        errors = {} if truth is None else self.truth.update(message, truth)
         self.frames += 1
         self.people.append(len(message.people))
         parts = []
-        errors = {} if truth is None else self.truth.update(message, truth)
         for index, person in enumerate(message.people):
             scores = np.asarray(person.keypoint_scores, dtype=np.float64)
             self.frames_of[person.id] = self.frames_of.get(person.id, 0) + 1

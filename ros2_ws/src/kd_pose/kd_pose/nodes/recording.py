@@ -71,7 +71,9 @@ class Recording:
             self._video.release()
             written.append((self.folder / PARTIAL).replace(self.folder / VIDEO))
         elif self._size is not None:
-            lines.append(f"{VIDEO} was not written: OpenCV has no encoder for mp4v here")
+            width, height = self._size
+            lines.append(f"{VIDEO} was not written: OpenCV cannot write mp4v of {width} x "
+                         f"{height} pixels here")
         if self._size is not None:
             written.append(self._write_sheet())
             lines.append("pictures: " + ", ".join(str(path) for path in written))

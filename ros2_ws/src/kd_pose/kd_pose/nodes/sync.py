@@ -58,6 +58,8 @@ class FrameSync:
         self.timeout_s = timeout_s
         self._tolerance = dict(tolerance_ns or {})
         self.counters = Counters()
+        # time.perf_counter() when an image last had all that it needs.
+        self.completed_at = -float("inf")
         self.missing: dict[str, int] = {}
         self._exact = {name: OrderedDict() for name in exact}
         self._latest: dict[str, Any] = dict.fromkeys(latest)
@@ -162,6 +164,7 @@ class FrameSync:
             self.counters.replaced += 1
         frame.partners = partners
         self._ready = frame
+        self.completed_at = time.perf_counter()
         self._forget_partners(stamp)
         self._condition.notify()
 
