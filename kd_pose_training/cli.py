@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from kd_pose_training.engine.signals import is_of_killed_process, terminate_like_interrupt
 
 COMMAND_MODULES = ("make_objects", "synth_objects", "synth_people", "train", "distill_chain",
-                   "export", "evaluate", "experiment", "bop_score", "check_data", "import_model")
+                   "export", "evaluate", "evaluate_clip", "experiment", "bop_score", "check_data",
+                   "import_model")
 
 _EPILOG = """\
 from meshes to a model on a robot:
@@ -31,6 +32,7 @@ people with 133 keypoints:
   kd-pose-train train config/training/wholebody_people.yaml -o runs/people
   kd-pose-train distill-chain --help          a large network teaches smaller ones, in two stages
   kd-pose-train evaluate --help               AP and AR of body, feet, face and hands
+  kd-pose-train evaluate-clip --help          who is tracked through a recording, and who is not
   kd-pose-train import --help                 make published RTMPose, DWPose, YOLOX files ready
 
 public data sets (LINEMOD, LM-O, YCB-V):

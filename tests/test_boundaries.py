@@ -38,7 +38,8 @@ FLOORS = (
     ("backends",),
     ("network", "estimator", "simcc_network", "object_network", "vote_network", "dense_network",
      "object_pose", "wholebody_pose", "person_detector", "tracking", "smoothing", "lifting",
-     "people_stream", "refine", "drawing", "skeleton_drawing", "sources"),
+     "people_stream", "refine", "drawing", "skeleton_drawing", "sources", "track_scoring",
+     "recording"),
     ("nodes",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

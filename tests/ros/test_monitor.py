@@ -231,11 +231,34 @@ def test_when_truths_have_ended_lines_go_on(monitor, capsys):
     node._on_truth(objects_of(0))
     for second in range(1, 203):
         node._on_result(objects_of(second))
-    assert capsys.readouterr().out.count("1 object  mug") == 1  # the one after the last to wait
+    assert capsys.readouterr().out.count("1 object  mug") == 202  # those that waited, too
     assert node.board.unscored == 202 and not node.pending["result"]
     node._on_truth(objects_of(500))
     node._on_result(objects_of(500))
     assert "1/1 found" in capsys.readouterr().out
+
+
+def test_nobody_waits_long_for_truths_that_have_ended(monitor, capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("kd_pose.nodes.monitor_node.monotonic", lambda: now[0])
+    node = monitor()
+    for second in range(3):
+        node._on_result(objects_of(second))
+        node._on_truth(objects_of(second))
+        now[0] += 10.0  # a slow camera
+        node._on_timer()
+    capsys.readouterr()
+    for second in (3, 4):
+        node._on_result(objects_of(second))
+        now[0] += 3.0
+        if second == 3:
+            node._on_timer()
+            assert not capsys.readouterr().out
+    node._on_timer()
+    assert capsys.readouterr().out.count("1 object  mug") == 2
+    node._on_result(objects_of(5))
+    assert capsys.readouterr().out.count("1 object  mug") == 1
+    assert (node.board.frames, node.board.unscored) == (2, 4)  # the first came before any truth
 
 
 def test_a_message_that_cannot_be_scored_ends_nothing(monitor, capsys, monkeypatch):

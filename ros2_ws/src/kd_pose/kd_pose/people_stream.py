@@ -177,6 +177,7 @@ class PeopleStream:
         frame = self.estimator.estimate(image, channel_order=channel_order,
                                         boxes=[*found, *missed])
         frame.timing_ms["detector"] += 1e3 * (looked - started)
+        frame.searched = True
         frame.people = self._once(self._believable(frame.people, found), found)
         return frame, found
 

@@ -100,9 +100,11 @@ class PeopleFrame:
     detections: the boxes that were looked at. timing_ms: milliseconds by stage, see `STAGES`.
     ignored_boxes: boxes that could not be looked at: of another class than `person`, not
         finite, too small or too large, or wholly outside of the image.
+    searched: whether the detector looked at the whole image.
     """
 
     people: list[PersonPose] = field(default_factory=list)
     detections: list[Detection2D] = field(default_factory=list)
     timing_ms: dict[str, float] = field(default_factory=dict)
     ignored_boxes: int = 0
+    searched: bool = False

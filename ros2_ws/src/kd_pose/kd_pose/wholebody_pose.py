@@ -139,14 +139,15 @@ class WholebodyPoseEstimator:
         """
         check_image(image)
         self._network.swap_channels(channel_order)  # checks the text also where nobody is
-        options, clock = self.options, Stopwatch()
-        if boxes is None:
+        options, clock, searched = self.options, Stopwatch(), boxes is None
+        if searched:
             boxes = self.detect(image, channel_order)
         clock.lap("detector")
         usable = [item for item in boxes if _in_image(item, image.shape[1], image.shape[0])]
         ignored = len(boxes) - len(usable)
         detections = sorted(usable, key=lambda item: -item.score)[: options.max_people]
-        frame = PeopleFrame(detections=detections, timing_ms=clock.ms, ignored_boxes=ignored)
+        frame = PeopleFrame(detections=detections, timing_ms=clock.ms, ignored_boxes=ignored,
+                            searched=searched)
         if not detections:
             return frame
         manifest = self.manifest

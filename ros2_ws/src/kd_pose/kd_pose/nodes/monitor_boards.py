@@ -12,8 +12,10 @@ from collections import deque
 import numpy as np
 
 from kd_pose.geometry import make_pose, matrix_from_quaternion
-from kd_pose.scoring import PERSON_OKS, match_people, match_poses, pose_error
+from kd_pose.scoring import match_poses, pose_error
+from kd_pose.sources.base import TruePerson
 from kd_pose.symmetry import symmetry_transforms
+from kd_pose.track_scoring import TrueTracks, describe
 from kd_pose.wholebody_keypoints import COUNT
 from kd_pose_msgs.msg import WholebodyPose
 
@@ -217,7 +219,7 @@ class PeopleBoard(Board):
 
     def update(self, message, truth=None) -> str:
         """Count one WholebodyPoseArray, score it if there is a truth, and return its line."""
-        errors = {} if truth is None else self.truth.update(message, truth)
+        errors = {} if truth is None else self._score(message.people, truth.people)
         self.frames += 1
         self.people.append(len(message.people))
         parts = []
@@ -235,6 +237,20 @@ class PeopleBoard(Board):
         parts[LISTED:] = ["..."] if count > LISTED else []
         found = "" if truth is None else f"{len(errors)}/{len(truth.people)} found  "
         return f"{count} {'person' if count == 1 else 'people'}  {found}" + "  ".join(parts)
+
+    def _score(self, people, truths) -> dict[int, float]:
+        """Errors of those who are true people, by their place in `people`.
+
+        An estimate counts when it is TRACKED, as a robot should count it, or when there is no
+        tracking (no id).
+        """
+        counted = [index for index, person in enumerate(people)
+                   if person.track_state == WholebodyPose.TRACKED or not person.id]
+        errors = self.truth.update(
+            [people[index].id for index in counted], _places([people[index] for index in counted]),
+            [TruePerson(person.id, tuple(person.bbox_xywh), xy)
+             for person, xy in zip(truths, _places(truths))])
+        return {counted[row]: error for row, error in errors.items()}
 
     def summary(self) -> dict:
         """People by frame, frames by track, keypoints, and errors where there is a truth."""
@@ -264,66 +280,10 @@ class PeopleBoard(Board):
             f"{summary['keypoint_score_median']:.2f}",
         ]
         if "truth" in summary:
-            lines.append(truth_text(summary["truth"]))
+            lines.append(describe(summary["truth"]))
         return "\n".join([*lines, latency_text(summary)])
 
 
-class TrueTracks:
-    """True people and who was taken for them, frame by frame.
-
-    An estimate counts when it is TRACKED, as a robot should count it, or when there is no tracking
-    (no id); it is a true person's when the body is near enough (`match_people`).
-    """
-
-    def __init__(self):
-        self.frames = self.people = self.false = self.id_changes = 0
-        self.errors: list[float] = []
-        self.last_id: dict[str, str] = {}
-
-    def update(self, message, truth) -> dict[int, float]:
-        """Score one frame; returns the error of those who were found, by their place in it."""
-        tracked = [index for index, person in enumerate(message.people)
-                   if person.track_state == WholebodyPose.TRACKED or not person.id]
-        boxes = np.array([person.bbox_xywh for person in truth.people]).reshape(-1, 4)
-        pairs = match_people(_places([message.people[index] for index in tracked]),
-                             _places(truth.people), boxes[:, 2] * boxes[:, 3])
-        self.frames += 1
-        self.people += len(truth.people)
-        self.false += len(tracked) - len(pairs)
-        for pair in pairs:
-            who = truth.people[pair.truth].id
-            name = message.people[tracked[pair.estimate]].id
-            if who and name:  # else nobody knows who it was before
-                self.id_changes += self.last_id.get(who, name) != name
-                self.last_id[who] = name
-            self.errors.append(pair.error)
-        return {tracked[pair.estimate]: pair.error for pair in pairs}
-
-    def summary(self) -> dict:
-        """Recall, wrong people, and how far off the found ones are."""
-        return {
-            "people": self.people,
-            "found": len(self.errors),
-            "recall": len(self.errors) / self.people if self.people else None,
-            "false_per_frame": self.false / self.frames,
-            "id_changes": self.id_changes if self.last_id else None,
-            "median_error_of_size": float(np.median(self.errors)) if self.errors else None,
-        }
-
-
 def _places(people) -> np.ndarray:
+    """Messages -> (N, 133, 2) pixels."""
     return np.array([person.xy for person in people], dtype=np.float64).reshape(-1, COUNT, 2)
-
-
-def truth_text(truth: dict) -> str:
-    """The truth's part of a summary in words."""
-    if not truth["people"]:
-        return f"nobody there by the truth, {truth['false_per_frame']:.2f} false people a frame"
-    changes, error = truth["id_changes"], truth["median_error_of_size"]
-    text = (f"{truth['found']} of {truth['people']} true people tracked ({truth['recall']:.1%}; "
-            f"body OKS {PERSON_OKS:g} or more), {truth['false_per_frame']:.2f} false ones a frame")
-    if changes is not None:
-        text += f", {changes} id changes"
-    if error is not None:
-        text += f", body points off by {error:.1%} of the person's size (median)"
-    return text

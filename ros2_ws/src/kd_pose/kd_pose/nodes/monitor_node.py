@@ -26,7 +26,7 @@ from kd_pose.nodes import parameters
 from kd_pose.nodes.monitor_boards import ObjectBoard, PeopleBoard, Spec
 from kd_pose.nodes.parameters import Param
 from kd_pose.nodes.process import run
-from kd_pose.nodes.recording import Recording
+from kd_pose.recording import Recording
 from kd_pose_msgs.msg import ObjectInfoArray, ObjectPoseArray, Timing, WholebodyPoseArray
 
 PARAMETERS: tuple[Param, ...] = (
@@ -41,6 +41,7 @@ PARAMETERS: tuple[Param, ...] = (
 )
 NODES = {"objects": "object_pose", "people": "wholebody_pose"}
 MAX_PENDING = 200  # stamps kept while waiting for the other half of a pair
+PATIENCE_S = 5.0  # a truth is sent with its image: after this long none is to come any more
 IDLE_CHECK_S = 0.2
 
 
@@ -68,17 +69,21 @@ class MonitorNode(Node):
         self.recording = None
         if values["output_dir"]:
             folder = Path(values["output_dir"]).expanduser()
-            self.recording = Recording(folder, values["video_rate_hz"])
+            try:
+                self.recording = Recording(folder, values["video_rate_hz"])
+            except ValueError as error:
+                raise ValueError(f"output_dir {error}") from None
         objects = values["watch"] == "objects"
         self.board = ObjectBoard() if objects else PeopleBoard()
         self.pending: dict[str, OrderedDict] = {"result": OrderedDict(), "truth": OrderedDict()}
         self.knows_truth = self.gave_up = False
+        self.waits_since = 0.0  # for the truth of a result, by the monotonic clock
         self.last_result = None
         self.timing: dict[str, float] = {}
         self.counters: dict[str, int] = {}
         self._subscribe(NODES[values["watch"]], objects)
         # On the steady clock: simulated time may stand still.
-        self.create_timer(IDLE_CHECK_S, self._end_when_idle,
+        self.create_timer(IDLE_CHECK_S, self._on_timer,
                           clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _subscribe(self, name: str, objects: bool) -> None:
@@ -124,22 +129,29 @@ class MonitorNode(Node):
         key = stamp_ns(message.header)
         partner = self.pending[other].pop(key, None)
         if partner is not None:
+            self.waits_since = monotonic()
             pair = (message, partner) if kind == "result" else (partner, message)
             self._score(*pair)
             return
+        if kind == "result" and not self.pending[kind]:
+            self.waits_since = monotonic()
         self.pending[kind][key] = message
         if len(self.pending[kind]) <= MAX_PENDING:
             return
-        if kind == "result":  # truths have ended, or have other stamps
-            self.gave_up = True
-            self._count_unpaired()
+        if kind == "result":
+            self._give_up()
         else:
             self.pending[kind].popitem(last=False)
+
+    def _give_up(self) -> None:
+        """Truths have ended, or have other stamps."""
+        self.gave_up = True
+        self._count_unpaired()
 
     def _count_unpaired(self) -> None:
         """Results that still wait for a truth count as those without one."""
         while self.pending["result"]:
-            self.board.update(self.pending["result"].popitem(last=False)[1])
+            self._score(self.pending["result"].popitem(last=False)[1])
 
     def _score(self, *messages) -> None:
         try:
@@ -159,7 +171,9 @@ class MonitorNode(Node):
     def _on_picture(self, message) -> None:
         self.recording.add(bytes(message.data))
 
-    def _end_when_idle(self) -> None:
+    def _on_timer(self) -> None:
+        if self.pending["result"] and monotonic() - self.waits_since > PATIENCE_S:
+            self._give_up()
         if self.finished() and not self.done.done():
             self.done.set_result(0)
 

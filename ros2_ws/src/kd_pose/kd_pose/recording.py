@@ -1,7 +1,8 @@
-"""What `monitor` leaves behind in a folder: summary.json, annotated.mp4 and sheet.jpg.
+"""What is left of a run in a folder: summary.json, annotated.mp4 and sheet.jpg.
 
-Notable: a monitor may run for days. The video is written as pictures come, beside its final name,
-and of the pictures themselves only as many are kept as the sheet needs.
+For `monitor` and `kd-pose-train evaluate-clip`. Notable: a monitor may run for days. The video is
+written as pictures come, beside its final name, and of the pictures themselves only as many are
+kept as the sheet needs.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class Recording:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
-            raise ValueError(f"output_dir {str(folder)!r} must be a folder that can be written "
-                             f"to: {error.strerror}") from None
+            raise ValueError(f"{str(folder)!r} must be a folder that can be written to: "
+                             f"{error.strerror}") from None
 
     def add(self, data: bytes) -> None:
         """One JPEG or PNG."""
@@ -77,6 +78,9 @@ class Recording:
         if self._size is not None:
             written.append(self._write_sheet())
             lines.append("pictures: " + ", ".join(str(path) for path in written))
+        elif old := [str(self.folder / name) for name in (VIDEO, SHEET)
+                     if (self.folder / name).exists()]:
+            lines.append(f"there were no pictures; {' and '.join(old)} are of an earlier run")
         if self.damaged:
             lines.append(f"{self.damaged} pictures are damaged or empty and were left out")
         if self.resized:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kd_pose.nodes.recording import KEPT, Recording, fitted
+from kd_pose.recording import KEPT, Recording, fitted
 
 
 def jpeg(value=99, width=64, height=48):
@@ -57,6 +57,9 @@ def test_damaged_pictures_are_left_out_and_told(tmp_path):
     nothing = Recording(tmp_path / "none", 10.0)
     nothing.add(b"")
     assert nothing.close({}) == ["1 pictures are damaged or empty and were left out"]
+    again = Recording(tmp_path, 10.0)  # those of the first run stay
+    assert again.close({}) == [f"there were no pictures; {tmp_path / 'annotated.mp4'} and "
+                               f"{tmp_path / 'sheet.jpg'} are of an earlier run"]
 
 
 def test_pictures_of_another_size_are_fitted_and_told(tmp_path):
@@ -88,7 +91,7 @@ def test_a_long_session_keeps_few_pictures(tmp_path):
 def test_a_folder_that_cannot_be_is_named_at_once(tmp_path):
     (tmp_path / "file").write_text("mine")
     for folder in (tmp_path / "file", tmp_path / "file/inside"):
-        with pytest.raises(ValueError, match=f"output_dir '{folder}' must be a folder that can"):
+        with pytest.raises(ValueError, match=f"'{folder}' must be a folder that can"):
             Recording(folder, 10.0)
     assert (tmp_path / "file").read_text() == "mine"
 
