@@ -32,14 +32,14 @@ TRAINER_ONLY = {"torch", "onnx", "scipy", "trimesh", "moderngl", "embreex", "ten
 # A module may import those on its own floor and below while it is loaded.
 FLOORS = (
     ("keypoints", "wholebody_keypoints", "geometry", "camera", "symmetry", "scoring",
-     "person_scoring", "body_frame", "stillness"),
+     "person_scoring", "body_frame", "stillness", "assignment", "appearance"),
     ("crop", "boxes", "votes", "codes", "simcc", "pnp", "detector_outputs"),
     ("manifest", "onnx_metadata", "results"),
     ("backends",),
     ("network", "estimator", "simcc_network", "object_network", "vote_network", "dense_network",
      "object_pose", "wholebody_pose", "person_detector", "tracking", "smoothing", "lifting",
-     "people_stream", "refine", "drawing", "skeleton_drawing", "sources", "track_scoring",
-     "recording"),
+     "people_stream", "pose_overlap", "refine", "drawing", "skeleton_drawing", "sources",
+     "track_scoring", "recording"),
     ("nodes",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}

@@ -52,6 +52,8 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--detector-still-n", type=int, default=None, metavar="N",
                         help="as the parameter of the node (default 30)")
     parser.add_argument("--smooth", action="store_true", help="smooth keypoints (One Euro filter)")
+    parser.add_argument("--no-appearance", action="store_true",
+                        help="clothes have no say in who is who")
     parser.add_argument("--no-pictures", action="store_true", help="write report.json only")
     parser.add_argument("--backend", default="auto", help="auto, onnxruntime or openvino")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda:<n>")
@@ -109,10 +111,12 @@ def _open(text: str) -> Source:
 def _stream(options: argparse.Namespace) -> PeopleStream:
     from kd_pose.people_stream import PeopleStream, StreamOptions
     from kd_pose.smoothing import SmoothingOptions
+    from kd_pose.tracking import TrackingOptions
     from kd_pose.wholebody_pose import WholebodyPoseEstimator
     given = {name: getattr(options, name) for name in ("detector_every_n", "detector_still_n")
              if getattr(options, name) is not None}
-    settings = StreamOptions(smoothing=SmoothingOptions() if options.smooth else None, **given)
+    settings = StreamOptions(TrackingOptions(appearance=not options.no_appearance),
+                             SmoothingOptions() if options.smooth else None, **given)
     estimator = WholebodyPoseEstimator(options.model, options.detector, backend=options.backend,
                                        device=options.device, threads=options.threads)
     return PeopleStream(estimator, settings)

@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from kd_pose.results import PersonPose, TrackState
-from kd_pose.tracking import (
-    PeopleTracker,
-    TrackingOptions,
-    best_pairs,
-    pose_overlaps,
-    without_twins,
-)
+from kd_pose.tracking import PeopleTracker, TrackingOptions
 from kd_pose.wholebody_keypoints import COUNT
 
 T, K, C, L = TrackState.TENTATIVE, TrackState.TRACKED, TrackState.COASTING, TrackState.LOST
@@ -33,48 +27,6 @@ def walk(tracker, frames, period=0.1, start=0.0):
     """[(id, state), ...] of every frame."""
     return [[(p.id, p.track_state) for p in tracker.update(people, start + i * period, IMAGE)]
             for i, people in enumerate(frames)]
-
-
-# --- assignment ------------------------------------------------------------------------------
-
-
-def test_best_pairs_is_not_greedy():
-    # Greedy takes 0.9 and leaves 0.1: sum 1.0. The best is 0.8 + 0.7.
-    assert best_pairs(np.array([[0.9, 0.8], [0.7, 0.1]])) == [(0, 1), (1, 0)]
-    assert best_pairs(np.array([[0.0, 0.5], [0.0, 0.4]])) == [(0, 1)]
-    assert best_pairs(np.zeros((2, 3))) == best_pairs(np.zeros((0, 3))) == []
-    assert best_pairs(np.array([[0.1], [0.2], [0.0]])) == [(1, 0)]
-
-
-def test_best_pairs_equals_scipy():
-    optimize = pytest.importorskip("scipy.optimize")
-    rng = np.random.default_rng(0)
-    for _ in range(300):
-        gain = rng.random(rng.integers(1, 8, 2))
-        gain *= rng.random(gain.shape) < rng.choice([0.3, 1.0])
-        pairs = best_pairs(gain)
-        rows, columns = optimize.linear_sum_assignment(-gain)
-        assert sum(gain[pair] for pair in pairs) == pytest.approx(gain[rows, columns].sum())
-        for side in zip(*pairs):
-            assert len(set(side)) == len(pairs)
-
-
-def test_pose_overlap_by_hand():
-    """10 px apart, area 10000, tolerance 0.1: exp(-100 / (2 * 10000 * 0.01)) = exp(-1/2)."""
-    a = np.zeros((1, COUNT, 2))
-    sure = np.ones((1, COUNT), bool)
-    overlap = pose_overlaps(a, a + [10.0, 0.0], sure, sure, np.array([1e4]), 0.1)
-    assert overlap[0, 0] == pytest.approx(np.exp(-0.5))
-    far = a.copy()
-    far[0, 17:] = 1e6  # face and hands do not count while the body is known
-    assert pose_overlaps(a, far, sure, sure, np.array([1e4]), 0.1)[0, 0] == 1.0
-    face_only = sure.copy()
-    face_only[0, :17] = False
-    overlap = pose_overlaps(a, a, face_only, sure, np.array([1e4]), 0.1)
-    assert overlap[0, 0] == 1.0
-    few = np.zeros((1, COUNT), bool)
-    few[0, :3] = True
-    assert np.isnan(pose_overlaps(a, a, few, sure, np.array([1e4]), 0.1)).all()
 
 
 # --- ids and states ----------------------------------------------------------------------------
@@ -225,9 +177,6 @@ def test_far_away_is_somebody_else():
 
 def test_one_person_estimated_twice_is_one():
     a, b = person(100, score=0.5), person(103, score=0.9)
-    assert without_twins([a, b], 0.3) == [1]
-    assert without_twins([a, person(130)], 0.3) == [0, 1]
-    assert without_twins([a, person(103, posture=1)], 0.3) == [0, 1]
     assert [p.score for p in tracker().update([a, b], 0.0, IMAGE)] == [0.9]
 
 

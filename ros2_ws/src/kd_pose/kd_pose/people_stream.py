@@ -17,19 +17,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from kd_pose.appearance import looks
+from kd_pose.assignment import best_pairs
 from kd_pose.boxes import iou, xyxy_from_xywh
 from kd_pose.camera import Camera
 from kd_pose.lifting import LiftingOptions, check_depth, lift_people
+from kd_pose.pose_overlap import looks_like, sure_keypoints
 from kd_pose.results import STAGES, Detection2D, PeopleFrame, PersonPose, TrackState
 from kd_pose.smoothing import PeopleSmoother, SmoothingOptions
 from kd_pose.stillness import Stillness
-from kd_pose.tracking import (
-    PeopleTracker,
-    TrackingOptions,
-    best_pairs,
-    looks_like,
-    sure_keypoints,
-)
+from kd_pose.tracking import PeopleTracker, TrackingOptions
 from kd_pose.wholebody_keypoints import PARTS
 from kd_pose.wholebody_pose import WholebodyPoseEstimator
 
@@ -129,7 +126,7 @@ class PeopleStream:
             frame.people = lift_people(frame.people, depth, camera, options.lifting)
         lifted = time.perf_counter()
         if options.tracking is not None:
-            frame.people = self._track(frame, stamp_s, wh)
+            frame.people = self._track(frame, stamp_s, image, channel_order)
         frame.timing_ms["lift"] = 1e3 * (lifted - estimated)
         frame.timing_ms["track"] = 1e3 * (time.perf_counter() - lifted)
         return frame
@@ -213,12 +210,19 @@ class PeopleStream:
                 if _key(person.box_xywh) in vouched
                 or shows_a_part(person, threshold, parts)]
 
-    def _track(self, frame: PeopleFrame, stamp_s: float, wh: tuple[int, int]) -> list[PersonPose]:
+    def _track(self, frame: PeopleFrame, stamp_s: float, image: np.ndarray, channel_order: str
+               ) -> list[PersonPose]:
         scores = {_key(item.box_xywh): item.score for item in frame.detections}
-        people = self._tracker.update(
-            frame.people, stamp_s, wh,
-            [scores.get(_key(person.box_xywh), person.score) for person in frame.people])
         threshold = self._tracker.options.min_keypoint_score
+        worn = None
+        if self._tracker.options.appearance:
+            worn = looks(image, np.array([item.keypoints_xy for item in frame.people]),
+                         np.array([sure_keypoints(item, threshold) for item in frame.people]),
+                         np.sqrt([np.prod(item.box_xywh[2:]) for item in frame.people]),
+                         channel_order)
+        people = self._tracker.update(
+            frame.people, stamp_s, image.shape[1::-1],
+            [scores.get(_key(person.box_xywh), person.score) for person in frame.people], worn)
         # Of whom only the detector knows it must speak again: the track alone finds nobody there.
         self._someone_missing = any(
             person.track_state in (TrackState.COASTING, TrackState.LOST)

@@ -7,29 +7,33 @@ for every joint). The first tells people apart who are far from each other, the 
 pass each other. The assignment is the best one as a whole (Kuhn and Munkres, as in SORT, Bewley et
 al., ICIP 2016), not a greedy one, which swaps people who stand close.
 
+Where the colours of people's clothes are given they have a say: of two who pass each other they
+tell who is who, and whoever comes back from behind something, looking like one who was lost and
+like nobody else, is that person (`appearance.py`).
+
 Times are seconds of any clock, boxes xywh with continuous edges, all in pixels of the image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from kd_pose.appearance import CELLS, WORN, blended, likeness
+from kd_pose.assignment import best_pairs
 from kd_pose.boxes import iou, points_box, xywh_from_xyxy, xyxy_from_xywh
+from kd_pose.pose_overlap import (
+    BODY,
+    JOINT_TOLERANCE,
+    MIN_POINTS,
+    pose_overlaps,
+    sure_keypoints,
+    without_twins,
+)
 from kd_pose.results import PERSON, Detection2D, PersonPose, TrackState
-from kd_pose.wholebody_keypoints import PARTS
 
-BODY = PARTS["body"]
-# Distance at which a joint's overlap is exp(-1/2), of the square root of the box's area: twice
-# COCO's sigma of a hip.
-JOINT_TOLERANCE = 0.2
-# Two poses of one image that overlap so much in so narrow a tolerance are one person twice.
-TWIN_TOLERANCE, TWIN_OVERLAP = 0.05, 0.6
-# Two looks at boxes that overlap are at one person.
-ALIKE_OVERLAP = 0.7
-MIN_POINTS = 4  # fewer sure keypoints say nothing of a pose
 # A box around sure keypoints that is a smaller part of where the person was looked at, with less
 # than this share of the body (all down to the hips are 0.76), is that of a face or a hand, or of a
 # network that is not sure of the person.
@@ -38,6 +42,18 @@ LEAST_PART, LEAST_BODY = 0.5, 0.75
 # although the keypoints are elsewhere: a network that is not sure of somebody says now this, now
 # that. Counts for less than any good match of keypoints.
 HELD, HELD_GAIN = 0.7, 0.3
+# A match of places keeps its gain from this likeness of the clothes on; below, as much of it as
+# the square says, but some (light may have changed for everybody); and so much where nothing is
+# known.
+ALIKE, LEAST_GAIN, UNKNOWN_GAIN = 0.8, 0.2, 0.4
+# Who comes back looks this much like a lost person, and so much less like anybody else.
+KNOWN_AGAIN, CLEARLY = 0.6, 0.2
+# Share of a new look in a track's; and of one that is not like it, as somebody else's who stands
+# in front would be.
+NEWEST_LOOK, ODD_LOOK, ODD = 0.1, 0.01, 0.6
+# Nobody is known again further away than this many sizes of the person, and so many more a second.
+REACH, REACH_PER_S = 1.0, 4.0
+MOST_REMEMBERED = 50
 SPEED_MEMORY = 0.5  # share of the old speed in the new one
 HALT_S = 0.4  # a speed holds for a few images, then it fades
 # Images further apart have nothing to do with each other, however slow the network is.
@@ -48,31 +64,37 @@ LONGEST_GAP_S = 5.0
 class TrackingOptions:
     """min_keypoint_score: keypoints below do not count. min_overlap: people and tracks that
     overlap less are never the same. confirm_frames: sightings until a track is TRACKED.
-    max_coast_s: how long a track that is not seen is kept; 0: not at all. box_pad: a box for the
-    next image is the one around the sure keypoints, this much larger in width and height.
+    max_coast_s: how long a track that is not seen is kept; 0: not at all. appearance: clothes have
+    a say in who is who. remember_s: how long after the last sighting somebody who is lost may be
+    known again by them; 0: not at all. box_pad: a box for the next image is the one around the
+    sure keypoints, this much larger in width and height.
     """
 
     min_keypoint_score: float = 0.3
     min_overlap: float = 0.1
     confirm_frames: int = 3
     max_coast_s: float = 0.5
+    appearance: bool = True
+    remember_s: float = 10.0
     box_pad: float = 1.15  # the box of a labelled person is 1.08 to 1.12 times that of its points
 
     def __post_init__(self) -> None:
         for name, low, high in (("min_keypoint_score", 0.0, 1.0), ("min_overlap", 0.0, 1.0),
                                 ("confirm_frames", 1, 1000), ("max_coast_s", 0.0, 60.0),
+                                ("remember_s", 0.0, 3600.0),
                                 ("box_pad", 1.0, 3.0)):
             value = getattr(self, name)
             if not low <= value <= high:
                 raise ValueError(f"{name} must be {low:g} to {high:g}, got {value!r}")
 
 
-@dataclass
+@dataclass(eq=False)
 class Track:
     """One person over time: keypoints and boxes are those of `seen_s`, the last sighting.
 
     box_xywh: where to look next. looked_xywh: where the person was looked at. speed: (2,) px/s.
-    box_score: of the box that led to the person, as its detector gave it.
+    box_score: of the box that led to the person, as its detector gave it. look: colours of the
+    clothes, see `appearance.looks`; looks: how many it is made of.
     """
 
     id: str
@@ -84,6 +106,8 @@ class Track:
     seen_s: float
     speed: np.ndarray
     sightings: int = 1
+    look: np.ndarray = field(default_factory=lambda: np.zeros((WORN, CELLS)))
+    looks: int = 0
     state: TrackState = TrackState.TENTATIVE
 
     def moved(self, stamp_s: float) -> np.ndarray:
@@ -93,6 +117,14 @@ class Track:
     def box_at(self, stamp_s: float) -> np.ndarray:
         return _shifted(self.box_xywh, self.moved(stamp_s))
 
+    def wears(self, look: np.ndarray) -> None:
+        """Take a new look (4, CELLS) into that of the track; unknown parts change nothing."""
+        if look.any():
+            self.looks += 1
+            odd = likeness([look], [self.look])[0, 0] < ODD
+            share = max(1.0 / self.looks, NEWEST_LOOK)
+            self.look = blended(self.look, look, ODD_LOOK if odd and self.looks > 5 else share)
+
 
 class PeopleTracker:
     """Gives people ids and states; keeps what is needed for that between images."""
@@ -100,12 +132,14 @@ class PeopleTracker:
     def __init__(self, options: TrackingOptions | None = None) -> None:
         self.options = options or TrackingOptions()
         self.tracks: list[Track] = []
+        self._remembered: list[Track] = []  # who was TRACKED and is LOST, the latest last
         self._stamp_s: float | None = None
         self._last_id = 0
 
     def reset(self) -> None:
         """Forget everybody. Ids go on, so that none is given twice."""
         self.tracks.clear()
+        self._remembered.clear()
         self._stamp_s = None
 
     def begin(self, stamp_s: float) -> bool:
@@ -128,7 +162,8 @@ class PeopleTracker:
         return [box for box in boxes if _in_image(box.box_xywh, image_wh)]
 
     def update(self, people: Sequence[PersonPose], stamp_s: float, image_wh: Sequence[int],
-               box_scores: Sequence[float] | None = None) -> list[PersonPose]:
+               box_scores: Sequence[float] | None = None,
+               looks: np.ndarray | None = None) -> list[PersonPose]:
         """The people of one image with ids and states, best first as they came.
 
         Behind them follow tracks that are not seen: COASTING ones where they would be by now, with
@@ -137,14 +172,23 @@ class PeopleTracker:
         better score. `people` is not changed.
 
         stamp_s: seconds; earlier than the last one forgets everybody first. image_wh: its size.
-        box_scores: of the boxes that led to the people; theirs where not given.
+        box_scores: of the boxes that led to the people; theirs where not given. looks: (N, 4,
+        CELLS), of `appearance.looks`; without them clothes have no say.
         """
         self.begin(stamp_s)
         kept = without_twins(people, self.options.min_keypoint_score)
         scores = [people[i].score if box_scores is None else box_scores[i] for i in kept]
         people = [people[i] for i in kept]
         boxes = [self._box(person) for person in people]
-        pairs = dict(best_pairs(self._overlaps(people, boxes, stamp_s)))
+        unknown = looks is None or not self.options.appearance
+        looks = np.zeros((len(kept), WORN, CELLS)) if unknown else looks[kept]
+        alike = likeness(looks, [track.look for track in self.tracks])
+        gain = self._overlaps(people, boxes, stamp_s)
+        if self.options.appearance:
+            known = np.clip((alike / ALIKE) ** 2, LEAST_GAIN, 1.0)
+            gain *= np.where(np.isnan(alike), UNKNOWN_GAIN, known)
+        pairs = dict(best_pairs(gain))
+        self._know_again(pairs, boxes, looks, stamp_s)
         seen = []
         for row, person in enumerate(people):
             if row in pairs:
@@ -152,12 +196,48 @@ class PeopleTracker:
                 self._see(track, person, boxes[row], scores[row], stamp_s)
             else:
                 track = self._start(person, boxes[row], scores[row], stamp_s)
+            track.wears(looks[row])
             seen.append((track, replace(person, id=track.id, track_state=track.state)))
         unseen = [track for i, track in enumerate(self.tracks) if i not in pairs.values()]
         absent = self._coast(unseen, stamp_s, image_wh)
         self.tracks = [track for track, _ in seen] + [
             track for track, _ in absent if track.state is not TrackState.LOST]
+        self._remembered += [track for track, _ in absent if track.state is TrackState.LOST]
+        del self._remembered[:-MOST_REMEMBERED]
         return [person for _, person in (*seen, *absent)]
+
+    def _know_again(self, pairs: dict[int, int], boxes: Sequence[np.ndarray], looks: np.ndarray,
+                    stamp_s: float) -> None:
+        """Match who is new, or not confirmed yet, to the one person lost who looks alike.
+
+        pairs: row of a person -> place in `self.tracks`; changed, as `self.tracks` is.
+        """
+        self._remembered = [track for track in self._remembered
+                            if stamp_s - track.seen_s <= self.options.remember_s]
+        new = [row for row in range(len(boxes)) if row not in pairs
+               or self.tracks[pairs[row]].state is TrackState.TENTATIVE]
+        held = set(pairs.values())
+        absent = [track for place, track in enumerate(self.tracks)
+                  if place not in held and track.state is TrackState.COASTING]
+        candidates = [*absent, *self._remembered] if self.options.remember_s else []
+        if not new or not candidates:
+            return
+        others = [self.tracks[place] for row, place in pairs.items() if row not in new]
+        alike = np.nan_to_num(likeness(
+            looks[new], [track.look for track in (*candidates, *others)]))
+        found = alike[:, :len(candidates)].copy()
+        for i, row in enumerate(new):
+            for j, track in enumerate(candidates):
+                rest = np.delete(alike[i], j).max(initial=0.0)
+                if (found[i, j] < max(KNOWN_AGAIN, rest + CLEARLY)
+                        or not _in_reach(track, boxes[row], stamp_s)):
+                    found[i, j] = 0.0
+        for i, j in best_pairs(found):
+            track = candidates[j]
+            if track not in absent:
+                self._remembered.remove(track)
+                self.tracks.append(track)
+            pairs[new[i]] = self.tracks.index(track)
 
     def _start(self, person: PersonPose, box: np.ndarray, score: float, stamp_s: float) -> Track:
         self._last_id += 1
@@ -256,6 +336,13 @@ def _shifted(box_xywh: np.ndarray, way: np.ndarray) -> np.ndarray:
     return np.concatenate([box_xywh[:2] + way, box_xywh[2:]])
 
 
+def _in_reach(track: Track, box_xywh: np.ndarray, stamp_s: float) -> bool:
+    """Whether a person can have gone from where it was last seen to a box."""
+    way = box_xywh[:2] + box_xywh[2:] / 2 - track.box_xywh[:2] - track.box_xywh[2:] / 2
+    size = np.sqrt(max(np.prod(track.box_xywh[2:]), np.prod(box_xywh[2:])))
+    return bool(np.linalg.norm(way) <= (REACH + REACH_PER_S * (stamp_s - track.seen_s)) * size)
+
+
 def _way_inside(inner_xywh: np.ndarray, outer_xywh: np.ndarray) -> np.ndarray:
     """The shortest way (2,) of the outer box until the inner one is in it, as far as it fits."""
     low = inner_xywh[:2] - outer_xywh[:2]
@@ -271,101 +358,6 @@ def _ious(a_xywh: np.ndarray, b_xywh: np.ndarray) -> np.ndarray:
     """(N, M) overlaps of every box of `a` with every one of `b`."""
     a = xyxy_from_xywh(a_xywh)
     return np.stack([iou(box, a) for box in xyxy_from_xywh(b_xywh)], axis=1)
-
-
-def sure_keypoints(item: Track | PersonPose, threshold: float) -> np.ndarray:
-    """(K,) whether a keypoint is estimated, and not below the threshold."""
-    return (item.keypoint_scores >= threshold) & np.isfinite(item.keypoints_xy).all(axis=1)
-
-
-def pose_overlaps(a: np.ndarray, b: np.ndarray, sure_a: np.ndarray, sure_b: np.ndarray,
-                  areas: np.ndarray, tolerance: float) -> np.ndarray:
-    """Every pose of `a` with every one of `b`: mean of exp(-d^2 / (2 area tolerance^2)), (N, M).
-
-    The mean is over the body keypoints that are sure in both, over all keypoints where too few are
-    of the body; NaN where too few are sure at all.
-    a: (N, K, 2) px. b: (M, K, 2). sure_a, sure_b: (N, K), (M, K). areas: (M,) px^2, those of b.
-    """
-    def means(points: slice) -> np.ndarray:
-        both = sure_a[:, None, points] & sure_b[None, :, points]
-        count = both.sum(axis=2)
-        apart = np.where(both[..., None], a[:, None, points] - b[None, :, points], 0.0)
-        near = np.exp(-(apart**2).sum(axis=3) / (2.0 * areas[None, :, None] * tolerance**2))
-        enough = (count >= MIN_POINTS) & (areas > 0)
-        return np.divide((near * both).sum(axis=2), count, where=enough,
-                         out=np.full(count.shape, np.nan))
-
-    with np.errstate(invalid="ignore", divide="ignore"):
-        result = means(BODY)
-        unknown = np.isnan(result)
-        return np.where(unknown, means(slice(None)), result) if unknown.any() else result
-
-
-def without_twins(people: Sequence[PersonPose], threshold: float) -> list[int]:
-    """Indices of people, those left out that repeat the pose of one with a better score."""
-    if len(people) < 2:
-        return list(range(len(people)))
-    poses = np.array([person.keypoints_xy for person in people])
-    sure = np.array([sure_keypoints(person, threshold) for person in people])
-    areas = np.array([float(np.prod(person.box_xywh[2:])) for person in people])
-    overlaps = pose_overlaps(poses, poses, sure, sure, areas, TWIN_TOLERANCE)
-    kept: list[int] = []
-    for i in sorted(range(len(people)), key=lambda i: -people[i].score):
-        if not (overlaps[kept, i] > TWIN_OVERLAP).any():
-            kept.append(i)
-    return sorted(kept)
-
-
-def looks_like(person: PersonPose, others: Sequence[PersonPose], threshold: float) -> bool:
-    """Whether most of a person's sure joints lie at those of one of the others."""
-    if not others:
-        return False
-    overlaps = pose_overlaps(
-        np.array([other.keypoints_xy for other in others]), person.keypoints_xy[None],
-        np.array([sure_keypoints(other, threshold) for other in others]),
-        sure_keypoints(person, threshold)[None],
-        np.array([float(np.prod(person.box_xywh[2:]))]), JOINT_TOLERANCE / 2)
-    return bool((overlaps > ALIKE_OVERLAP).any())
-
-
-def best_pairs(gain: np.ndarray) -> list[tuple[int, int]]:
-    """One-to-one pairs (row, column) of the largest sum of `gain` (N, M) >= 0, none with gain 0.
-
-    Kuhn-Munkres by shortest augmenting paths, O(N^2 M); scipy is not on the robot.
-    """
-    gain = np.asarray(gain, dtype=np.float64)
-    if gain.size == 0 or not gain.any():
-        return []
-    if gain.shape[0] > gain.shape[1]:
-        return sorted((row, column) for column, row in best_pairs(gain.T))
-    rows, columns = gain.shape
-    cost = gain.max() - gain
-    row_price, column_price = np.zeros(rows), np.zeros(columns)
-    row_of = np.full(columns, -1)  # the row that holds a column
-    for start in range(rows):
-        distance, before = np.full(columns, np.inf), np.full(columns, -1)
-        done = np.zeros(columns, dtype=bool)
-        row, column = start, -1
-        while row >= 0:
-            reach = cost[row] - row_price[row] - column_price
-            reach += 0.0 if column < 0 else distance[column]
-            nearer = ~done & (reach < distance)
-            distance[nearer], before[nearer] = reach[nearer], column
-            column = int(np.argmin(np.where(done, np.inf, distance)))
-            done[column] = True
-            row = int(row_of[column])
-        length = distance[column]
-        # Prices keep all reduced costs >= 0 and those of held columns at 0.
-        reached = done & (np.arange(columns) != column)
-        row_price[start] += length
-        row_price[row_of[reached]] += length - distance[reached]
-        column_price[reached] -= length - distance[reached]
-        while column >= 0:
-            previous = int(before[column])
-            row_of[column] = start if previous < 0 else row_of[previous]
-            column = previous
-    return sorted((int(row), column) for column, row in enumerate(row_of)
-                  if row >= 0 and gain[row, column] > 0)
 
 
 def _in_image(box_xywh: np.ndarray, image_wh: Sequence[int]) -> bool:

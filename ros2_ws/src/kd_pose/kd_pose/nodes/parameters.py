@@ -171,6 +171,11 @@ WHOLEBODY_POSE: tuple[Param, ...] = COMMON + (
           "before it is LOST.", 0.0, 60.0, dynamic=True),
     Param("tracking.min_overlap", 0.1, "People who overlap less with where a track is expected "
           "are somebody else.", 0.0, 1.0, dynamic=True),
+    Param("tracking.appearance", True, "The colours of people's clothes have a say in who is who.",
+          dynamic=True),
+    Param("tracking.remember_s", 10.0, "How long after the last sighting a person who is LOST has "
+          "the old id again when the clothes are the same; needs tracking.appearance. 0: never.",
+          0.0, 3600.0, dynamic=True),
     Param("smoothing.enable", False, "Smooth keypoints of tracked people (One Euro filter).",
           dynamic=True),
     Param("smoothing.min_cutoff_hz", 1.0, "Cutoff at rest; lower is calmer.", 0.001, 1000.0,

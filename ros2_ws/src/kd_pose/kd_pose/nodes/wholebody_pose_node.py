@@ -180,6 +180,8 @@ def _stream_options(values: dict[str, Any]) -> StreamOptions:
         min_overlap=values["tracking.min_overlap"],
         confirm_frames=values["tracking.confirm_frames"],
         max_coast_s=values["tracking.max_coast_s"],
+        appearance=values["tracking.appearance"],
+        remember_s=values["tracking.remember_s"],
     )
     smoothing = SmoothingOptions(
         min_cutoff_hz=values["smoothing.min_cutoff_hz"],
