@@ -124,6 +124,14 @@ def test_known_again_when_the_clothes_come_into_sight():
     assert [track.id for track in film.tracker.tracks] == ["1"]
 
 
+@pytest.mark.parametrize("away", [2, 8])
+def test_who_was_confirmed_stays_so_when_the_options_change(away):
+    film = film_of_one()
+    film.show(times=away)
+    film.tracker.options = TrackingOptions(confirm_frames=100)
+    assert film.show((120, RED)) == [("1", K)]
+
+
 def test_a_confirmed_id_is_kept():
     """Somebody TRACKED does not turn into another one."""
     film = film_of_one()

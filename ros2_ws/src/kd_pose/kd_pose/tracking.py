@@ -258,7 +258,9 @@ class PeopleTracker:
         track.box_xywh, track.box_score, track.seen_s = box, score, stamp_s
         track.looked_xywh = _looked_at(person)
         track.sightings += 1
-        if track.sightings >= self.options.confirm_frames:
+        # Who was confirmed once stays so, whatever the options say by now.
+        known = track.state is not TrackState.TENTATIVE
+        if known or track.sightings >= self.options.confirm_frames:
             track.state = TrackState.TRACKED
 
     def _way(self, track: Track, person: PersonPose, box: np.ndarray) -> np.ndarray:
