@@ -71,14 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"kd-pose-train {options.command}: error: {_one_line(error)}", file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:
-        shortage = _shortage(error)
-        if options.debug or shortage is None:
+        text = _one_line(error) if _is_of_engine(error) else _shortage(error)
+        if options.debug or text is None:
             raise
-        print(f"kd-pose-train {options.command}: error: {shortage}", file=sys.stderr)
+        print(f"kd-pose-train {options.command}: error: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _is_of_engine(error: BaseException) -> bool:
+    """Whether an engine, device or precision that was asked for is not available."""
+    backends = sys.modules.get("kd_pose.backends")
+    return backends is not None and isinstance(error, backends.BackendError)
 
 
 def _shortage(error: BaseException) -> str | None:

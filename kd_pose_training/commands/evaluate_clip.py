@@ -28,6 +28,8 @@ and without leaving any out. Of each recording:
   false     TRACKED where nobody is, a picture
   changes   how often a person had another id than before (needs the key track_id)
   off       median distance of the body points of those who are found, in parts of their size
+People without a labelled body point count neither as missed nor as false. Ids are the node's: who
+is TRACKED from the third sighting on.
 OUT holds report.json, and annotated.mp4 and sheet.jpg of each recording in a folder of its name.
 """
 
@@ -45,8 +47,8 @@ def add_parser(subparsers: Any) -> None:
                         "(.json or .json.gz)")
     parser.add_argument("--detector", type=Path, required=True, metavar="DETECTOR.onnx")
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--rate-hz", type=float, default=0.0, metavar="HZ",
-                        help="pictures a second (default: as recorded)")
+    parser.add_argument("--rate-hz", type=float, metavar="HZ",
+                        help="pictures a second (default: as recorded; folders have none)")
     parser.add_argument("--detector-every-n", type=int, default=None, metavar="N",
                         help="as the parameter of the node (default 10)")
     parser.add_argument("--detector-still-n", type=int, default=None, metavar="N",
@@ -62,25 +64,35 @@ def add_parser(subparsers: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from kd_pose.recording import Recording
     from kd_pose_training.evaluation.report import prepare_output, write_json
-    if not 0.0 <= options.rate_hz <= 1000.0:
-        raise ValueError(f"--rate-hz must be above 0 and at most 1000, got {options.rate_hz:g}")
+    rate = options.rate_hz
+    if rate is not None and not 0.1 <= rate <= 1000.0:
+        raise ValueError(f"--rate-hz must be 0.1 to 1000, got {rate:g}")
     sources = {name: _open(text) for name, text in _named(options.clips).items()}
     prepare_output(options.out / "report.json")
+    recordings = {} if options.no_pictures else {
+        name: Recording(options.out / name, rate or source.rate_hz or 10.0)
+        for name, source in sources.items()}
     stream = _stream(options)
+    report: dict[str, Any] = {"model": str(options.model), "detector": str(options.detector),
+                              "clips": {}}
     try:
-        scores = {}
         for name, source in sources.items():
-            recording = None if options.no_pictures else _recording(options, name, source)
-            scores[name] = _score(stream, source, options.rate_hz, recording)
-            print(_line(name, scores[name].summary()), flush=True)
-            for line in recording.close(scores[name].summary()) if recording else ():
+            recording = recordings.pop(name, None)
+            try:
+                score = _score(stream, source, rate or 0.0, recording).summary()
+            except BaseException:
+                if recording is not None:
+                    recording.discard()
+                raise
+            print(_line(name, score), flush=True)
+            for line in recording.close(score) if recording else ():
                 print(f"  {line}", flush=True)
+            report["clips"][name] = {"recording": str(source.path), **score}
+            write_json(report, options.out / "report.json")
     finally:
         stream.estimator.close()
-    write_json({"model": str(options.model), "detector": str(options.detector),
-                "clips": {name: {"recording": str(sources[name].path), **score.summary()}
-                          for name, score in scores.items()}}, options.out / "report.json")
     print(f"{options.out}: report.json")
     return 0
 
@@ -89,8 +101,8 @@ def _named(clips: list[str]) -> dict[str, str]:
     """Recordings by a name that is also a folder's: theirs, with a number where it is not new."""
     named: dict[str, str] = {}
     for text in clips:
-        recording = Path(text.rpartition(":")[0])
-        stem = "_".join(part for part in (recording.parent.name, recording.stem) if part)
+        recording = Path(text.rpartition(":")[0]).resolve()
+        stem = "_".join(part for part in (recording.parent.name, recording.stem) if part) or "clip"
         name, number = stem, 1
         while name in named:
             number += 1
@@ -101,11 +113,18 @@ def _named(clips: list[str]) -> dict[str, str]:
 
 def _open(text: str) -> Source:
     from kd_pose.sources import open_source
+    from kd_pose.sources.bag import is_bag
     recording, _, annotations = text.rpartition(":")
     if not (recording and annotations):
         raise ValueError(f"{text!r}: must be RECORDING:ANNOTATIONS, e.g. clip.mp4:people.json")
+    if not Path(annotations).expanduser().is_file():
+        raise ValueError(f"{text!r}: there is no file of annotations {annotations}")
+    path = Path(recording).expanduser()
+    if path.exists() and is_bag(path):
+        raise ValueError(f"{recording}: is a rosbag2, must be a video or a folder of pictures; "
+                         "the player (people_file) and the monitor score bags")
     # Nothing here depends on the camera, but a recording without a calibration is refused.
-    return open_source(recording, people_file=annotations, horizontal_fov_deg=60.0)
+    return open_source(path, people_file=annotations, horizontal_fov_deg=60.0)
 
 
 def _stream(options: argparse.Namespace) -> PeopleStream:
@@ -120,11 +139,6 @@ def _stream(options: argparse.Namespace) -> PeopleStream:
     estimator = WholebodyPoseEstimator(options.model, options.detector, backend=options.backend,
                                        device=options.device, threads=options.threads)
     return PeopleStream(estimator, settings)
-
-
-def _recording(options: argparse.Namespace, name: str, source: Source) -> Recording:
-    from kd_pose.recording import Recording
-    return Recording(options.out / name, options.rate_hz or 10.0)
 
 
 def _score(stream: PeopleStream, source: Source, rate_hz: float, recording: Recording | None

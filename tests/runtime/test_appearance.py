@@ -120,8 +120,34 @@ def test_what_may_be_somebody_else_is_not_known(scene):
     # Trunks and legs are mixed up; of the arms some places are far from all of the other's.
     assert not two[:, [TRUNK, THIGHS, SHINS]].any()
     assert np.allclose(seen(scene, standing(), standing(200))[0], alone)
+    # 12 px beside each other legs are clear of each other (7 px, by the size), 6 px they are not.
+    assert seen(scene, standing(), standing(12))[:, SHINS].any(axis=1).all()
+    assert not seen(scene, standing(), standing(6))[:, SHINS].any()
     # Somebody small takes less away.
     assert seen(scene, standing(), behind, sizes=np.array([100.0, 1.0]))[0].any()
+
+
+def test_who_is_tiny_has_no_look(scene):
+    assert seen(scene, standing(), sizes=np.array([32.0])).any()
+    assert not seen(scene, standing(), sizes=np.array([31.0])).any()
+
+
+def test_a_part_needs_some_places():
+    """Of two upper arms of 8 places each one hangs out of the image, but for some places."""
+    image = np.full((200, 200, 3), 50, np.uint8)
+    # Its places are at 77 - 3.43 i; of the eight, six or five are at 0 or more.
+    for outside, known in ((59.5, True), (63.0, False)):
+        xy = standing()
+        xy[7] = np.nan  # one arm is not sure
+        xy[[6, 8]] -= [outside, 0]  # of the other a part is outside
+        assert seen(image, xy)[0, ARMS].any() == known
+
+
+def test_least_parts(scene):
+    a, b = seen(scene, standing(), standing(400))
+    b[2:] = 0
+    assert likeness([a], [b], 2)[0, 0] == pytest.approx(1.0)
+    assert np.isnan(likeness([a], [b], 3)[0, 0])
 
 
 def test_looks_blend_part_by_part():

@@ -277,3 +277,51 @@ def test_bad_inputs_are_named():
         StreamOptions(tracking=None)
     with pytest.raises(ValueError, match="smoothing needs tracking"):
         StreamOptions(tracking=None, boxes_from_tracks=False, smoothing=SmoothingOptions())
+
+
+def dressed(fake, colours, channels=(0, 1, 2)):
+    """An image of people in one colour (BGR) each, where `fake` sees them."""
+    image = IMAGE.copy()
+    for box, colour in zip(fake.people, colours):
+        x, y, w, h = box.astype(int)
+        image[y:y + h, x:x + w] = colour
+    return np.ascontiguousarray(image[:, :, list(channels)])
+
+
+@pytest.mark.parametrize(("order", "channels"), [("bgr", (0, 1, 2)), ("rgb", (2, 1, 0))])
+@pytest.mark.parametrize(("appearance", "known"), [(True, ["1"]), (False, ["2"])])
+def test_who_comes_back_in_the_same_clothes(order, channels, appearance, known):
+    s, fake = stream([ONE], tracking=TrackingOptions(appearance=appearance))
+    for i in range(5):
+        s.estimate(dressed(fake, [(0, 0, 200)], channels), 0.1 * i, channel_order=order)
+    fake.people = []
+    for i in range(5, 15):
+        s.estimate(IMAGE, 0.1 * i, channel_order=order)
+    fake.people = [np.array(TWO, float)]
+    frame = s.estimate(dressed(fake, [(0, 0, 200)], channels), 1.5, channel_order=order)
+    assert ids(frame) == known
+
+
+def test_blue_is_not_red_whatever_the_order_of_channels():
+    s, fake = stream([ONE])
+    for i in range(5):
+        s.estimate(dressed(fake, [(0, 0, 200)]), 0.1 * i)
+    fake.people = []
+    for i in range(5, 15):
+        s.estimate(IMAGE, 0.1 * i)
+    fake.people = [np.array(TWO, float)]
+    image = dressed(fake, [(0, 0, 200)])
+    assert ids(s.estimate(image, 1.5, channel_order="rgb")) == ["2"]  # these bytes are blue
+    assert ids(s.estimate(image, 1.6)) == ["1"]
+
+
+def test_small_people_have_no_look():
+    """25 px: root of the box's area, which is what the tracker counts in."""
+    s, fake = stream([(100, 100, 15, 40)])
+    for i in range(5):
+        s.estimate(dressed(fake, [(0, 0, 200)]), 0.1 * i)
+    fake.people = []
+    for i in range(5, 15):
+        s.estimate(IMAGE, 0.1 * i)
+    fake.people = [np.array((130, 100, 15, 40), float)]
+    assert ids(s.estimate(dressed(fake, [(0, 0, 200)]), 1.5)) == ["2"]

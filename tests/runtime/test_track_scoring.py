@@ -45,6 +45,22 @@ def test_without_names_nobody_can_be_taken_for_another():
         assert tracks.summary()["id_changes"] is None and tracks.summary()["recall"] == 1.0
 
 
+def test_who_is_not_labelled_is_neither_missed_nor_false():
+    unlabelled = there("b", 300)
+    unlabelled.keypoints_xy[:17] = np.nan  # the face is labelled: not enough
+    tracks = TrueTracks()
+    assert tracks.update(["1", "2", "3"], estimates(100, 310, 500),
+                         [there("a", 100), unlabelled]) == {0: 0.0}
+    assert tracks.summary()["people"] == 1 and tracks.summary()["false_per_frame"] == 1.0
+    assert tracks.people_of == {"a": 1}
+    partly = estimates(310)
+    partly[0, :9] = [600.0, 50.0]  # 9 of 17 elsewhere
+    tracks.update(["2"], partly, [unlabelled])
+    assert tracks.false == 2
+    tracks.update(["2"], np.full((1, COUNT, 2), np.nan), [unlabelled])
+    assert tracks.false == 3
+
+
 def test_nobody_there():
     tracks = TrueTracks()
     assert tracks.summary()["false_per_frame"] is None  # no frame

@@ -5,7 +5,7 @@ import pytest
 
 from kd_pose.appearance import CELLS, WORN
 from kd_pose.results import PersonPose, TrackState
-from kd_pose.tracking import MOST_REMEMBERED, PeopleTracker, TrackingOptions
+from kd_pose.tracking import MOST_REMEMBERED, PeopleTracker, TrackingOptions, _say
 from kd_pose.wholebody_keypoints import COUNT
 
 T, K, C, L = TrackState.TENTATIVE, TrackState.TRACKED, TrackState.COASTING, TrackState.LOST
@@ -58,6 +58,11 @@ def test_of_two_who_pass_each_other_clothes_tell_who_is_who(appearance, ids):
     assert [name for name, _ in seen] == list(ids)
 
 
+def test_what_clothes_say_by_hand():
+    likeness = np.array([1.0, 0.8, 0.4, 0.0, np.nan])
+    assert _say(likeness).tolist() == pytest.approx([1.0, 1.0, 0.25, 0.2, 0.4])
+
+
 def test_unknown_clothes_change_nothing():
     frames = [[(100 + 8 * i, NOTHING), (400 - 9 * i, NOTHING)] for i in range(20)]
     frames[12:14] = [[frames[12][0]], []]
@@ -94,6 +99,25 @@ def test_who_is_not_known_again(options, away, x, colour):
     assert film.show((x, colour)) == [("2", T)]
 
 
+def test_options_also_hold_for_who_coasts():
+    for options, away in (({"remember_s": 0.0}, 2), ({"remember_s": 0.25}, 3)):
+        film = film_of_one(max_coast_s=5.0, **options)
+        film.show(times=away)
+        assert film.show((420, RED)) == [("2", T), ("1", C)]
+
+
+def test_ids_of_an_image_are_different():
+    """Somebody who is lost and known again over and over, and then stays."""
+    film = Film()
+    film.show((100, RED), (600, BLUE), times=5)
+    for x in (300, 100, 300):
+        film.show((600, BLUE), times=8)
+        assert film.show((x, RED), (600, BLUE)) == [("1", K), ("2", K)]
+    film.show((x, RED), (600, BLUE), times=4)
+    assert film.show((x, RED), (600, BLUE), (1000, RED)) == [("1", K), ("2", K), ("3", T)]
+    assert film.tracker._remembered == []
+
+
 def test_nobody_is_known_again_where_two_look_alike():
     film = Film()
     film.show((100, RED), (600, RED), times=5)
@@ -104,6 +128,17 @@ def test_nobody_is_known_again_where_two_look_alike():
     both.show((100, RED), (600, RED), times=5)
     both.show(times=8)
     assert both.show((350, RED)) == [("3", T)]
+    newcomers = film_of_one()
+    newcomers.show(times=8)
+    assert newcomers.show((300, RED), (900, RED)) == [("2", T), ("3", T)]
+
+
+def test_who_is_missed_in_this_image_is_still_somebody_who_looks_alike():
+    film = Film()
+    film.show((100, RED), (300, RED), times=5)
+    film.show((300, RED), times=8)  # 1 is lost
+    # 2 is not found where it was a moment ago, somebody alike is somewhere else.
+    assert film.show((550, RED)) == [("3", T), ("2", C)]
 
 
 def test_who_is_half_alike_is_somebody_else():
@@ -113,6 +148,18 @@ def test_who_is_half_alike_is_somebody_else():
     half[0, 2:] = look(BLUE)[2:]
     seen = film.tracker.update([person(300)], 2.0, IMAGE, looks=half)
     assert [p.id for p in seen] == ["2"]
+
+
+def test_one_part_says_too_little():
+    film = film_of_one()
+    film.show(times=8)
+    trunk = np.array([look(RED)])
+    trunk[0, 1:] = 0.0
+    seen = film.tracker.update([person(300)], 2.0, IMAGE, looks=trunk)
+    assert [p.id for p in seen] == ["2"]
+    trunk[0, 1, RED] = 1.0
+    seen = film.tracker.update([person(300)], 2.1, IMAGE, looks=trunk)
+    assert [p.id for p in seen] == ["1"]
 
 
 def test_known_again_when_the_clothes_come_into_sight():
@@ -149,7 +196,7 @@ def test_who_coasts_is_known_where_nobody_expects_it():
 def test_who_stands_in_front_for_a_while_does_not_become_the_look():
     film = Film()
     film.show((100, RED), times=10)
-    film.show((100, BLUE), times=5)  # of somebody in front, whom nobody estimates
+    film.show((100, BLUE), times=25)  # of somebody in front, whom nobody estimates
     film.show(times=8)
     assert film.show((300, RED)) == [("1", K)]
 
@@ -163,6 +210,47 @@ def test_a_look_follows_slow_changes():
         film.index += 1
     film.show(times=8)
     assert film.show((300, RED + 500)) == [("1", K)]
+
+
+def test_a_track_begins_with_the_mean_of_its_looks():
+    """Half of the first ten images in each of two lights: alike to either, not to one of them."""
+    film = Film()
+    for _ in range(5):
+        film.show((100, RED))
+        film.tracker.update([person(100)], 0.1 * film.index, IMAGE,
+                            looks=np.array([look(RED, 0.3)]))
+        film.index += 1
+    worn = film.tracker.tracks[0].look
+    np.testing.assert_allclose(worn[0, [RED, RED + 500]], [0.85, 0.15], atol=1e-6)
+    film.show((100, RED))
+    np.testing.assert_allclose(film.tracker.tracks[0].look[0, RED], 0.865, atol=1e-6)  # a tenth
+
+
+def test_who_is_known_again_has_no_speed_of_before():
+    film = Film()
+    for x in range(700, 200, -50):
+        film.show((x, RED))
+    film.show(times=20)
+    film.show((100, RED))
+    # Where the first images after the absence show it: no further left than it went in 2 s.
+    box = film.tracker.boxes(0.1 * film.index, IMAGE)[0].box_xywh
+    assert box[0] + box[2] / 2 == pytest.approx(150, abs=5)
+
+
+def test_after_a_long_gap_who_is_there_is_known_at_once():
+    film = film_of_one()
+    film.index += 80
+    assert film.show((110, RED)) == [("1", K)]
+
+
+def test_switched_off_it_forgets_the_clothes():
+    film = film_of_one()
+    film.show((100, RED), (900, BLUE), times=5)
+    film.show((100, RED), times=8)
+    film.tracker.options = TrackingOptions(appearance=False)
+    film.show((100, RED))
+    film.tracker.options = TrackingOptions()
+    assert film.show((100, RED), (900, BLUE)) == [("1", K), ("3", T)]
 
 
 def test_two_come_back_at_once():

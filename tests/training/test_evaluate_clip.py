@@ -13,6 +13,7 @@ from kd_pose.results import Detection2D, PeopleFrame, PersonPose
 from kd_pose.sources import Frame, Picture, RawPicture, SourceError, TruePerson, open_source
 from kd_pose.wholebody_keypoints import COUNT
 from kd_pose_training.cli import main
+from kd_pose_training.commands.evaluate_clip import _named
 from kd_pose_training.evaluation.people_clip import score_clip
 
 ROOT = Path(__file__).parents[2]
@@ -168,13 +169,18 @@ def test_without_pictures(short, tmp_path):
 
 @pytest.mark.parametrize(("more", "clip", "said"), [
     ((), "clip.mp4", "'clip.mp4': must be RECORDING:ANNOTATIONS"),
-    ((), "nothere.mp4:people.json", "there is no file or folder nothere.mp4"),
+    ((), "nothere.mp4:PEOPLE", "there is no file or folder nothere.mp4"),
+    ((), "clip.mp4:nothere.json", "there is no file of annotations nothere.json"),
+    (("--threads", "-1"), None, "threads must be a whole number of 0 or more"),
+    (("--device", "cuda:9"), None, "device 'cuda:9' was asked for"),
     ((), None, "nothing says when it was taken; give the rate of the pictures"),
-    (("--rate-hz", "-1"), None, "--rate-hz must be above 0"),
+    (("--rate-hz", "-1"), None, "--rate-hz must be 0.1 to 1000, got -1"),
+    (("--rate-hz", "nan"), None, "--rate-hz must be 0.1 to 1000, got nan"),
     (("--rate-hz", "10", "--detector-every-n", "0"), None, "detector_every_n must be at least 1"),
     (("--rate-hz", "10", "--detector", "nothere.onnx"), None, "nothere.onnx"),
 ])
 def test_what_cannot_be_is_said(short, tmp_path, capsys, more, clip, said):
+    clip = clip and clip.replace("PEOPLE", str(short / "people.json"))
     assert command(short, tmp_path / "out", *more, clip=clip) == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out/report.json").exists()
@@ -186,5 +192,38 @@ def test_annotations_that_lack_a_picture_are_named(short, tmp_path, capsys):
     data["annotations"] = [a for a in data["annotations"] if a["image_id"] != gone["id"]]
     (tmp_path / "fewer.json").write_text(json.dumps(data))
     clip = f"{short / 'pictures'}:{tmp_path / 'fewer.json'}"
-    assert command(short, tmp_path / "out", "--rate-hz", "10", clip=clip) == 2
+    whole = f"{short / 'pictures'}:{short / 'people.json'}"
+    assert command(short, tmp_path / "out", clip, "--rate-hz", "10", clip=whole) == 2
     assert f"does not have picture {Path(gone['file_name']).name}" in capsys.readouterr().err
+    # What was scored before is there, and of the other nothing is left behind.
+    clips = json.loads((tmp_path / "out/report.json").read_text())["clips"]
+    assert list(clips) == [f"{short.name}_pictures"]
+    assert not list((tmp_path / "out").glob("*/*partial*"))
+
+
+@pytest.mark.parametrize(("recording", "name"), [
+    ("a/clip.mp4", "a_clip"), (".", "here_there"), ("..", "top_here"), ("/", "clip")])
+def test_names_of_clips_are_names_of_folders(tmp_path, monkeypatch, recording, name):
+    folder = tmp_path / "top/here/there"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    assert list(_named([f"{recording}:x.json", f"{recording}:y.json"])) == [name, f"{name}_2"]
+
+
+def test_a_bag_is_refused(short, tmp_path, capsys):
+    (tmp_path / "bag.mcap").write_bytes(b"")
+    clip = f"{tmp_path / 'bag.mcap'}:{short / 'people.json'}"
+    assert command(short, tmp_path / "out", clip=clip) == 2
+    assert "bag.mcap: is a rosbag2, must be a video or a folder" in capsys.readouterr().err
+
+
+def test_the_video_has_the_rate_of_the_recording(short, tmp_path):
+    video = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25.0,
+                            (640, 480))
+    for path in sorted((short / "pictures").iterdir()):
+        video.write(cv2.imread(str(path)))
+    video.release()
+    clip = f"{tmp_path / 'clip.mp4'}:{short / 'people.json'}"
+    assert command(short, tmp_path / "out", clip=clip) == 0
+    written, = (tmp_path / "out").glob("*/annotated.mp4")
+    assert cv2.VideoCapture(str(written)).get(cv2.CAP_PROP_FPS) == 25.0

@@ -27,6 +27,7 @@ STRIDES = np.array([GRID[1] * GRID[2], GRID[2], 1])
 # A place so near to one of somebody else, in parts of the root of that one's box, may be either's.
 UNCLEAR = 0.07
 LEAST_PLACES = 6  # of a part, for its colours to be known
+LEAST_SIZE = 32.0  # px, root of a box's area; in less the places are the same few pixels
 
 
 def _places() -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +61,7 @@ def looks(image: np.ndarray, xy: np.ndarray, sure: np.ndarray, sizes: np.ndarray
     (N,) px, root of the area of each one's box. Places that may show another of the people do
     not count.
     """
-    found = np.zeros((len(xy), WORN, CELLS))
+    found = np.zeros((len(xy), WORN, CELLS), np.float32)
     if not len(xy):
         return found
     body = np.where(sure[:, BODY, None], xy[:, BODY], 0.0)
@@ -69,6 +70,7 @@ def looks(image: np.ndarray, xy: np.ndarray, sure: np.ndarray, sizes: np.ndarray
     low, high = places >= -0.5, places < np.array(image.shape[1::-1]) - 0.5
     usable &= (low & high).all(axis=2)
     usable &= ~_unclear(places, usable, sizes)
+    usable[np.asarray(sizes) < LEAST_SIZE] = False
     person, place = np.nonzero(usable)
     if not len(person):
         return found
@@ -108,22 +110,26 @@ def _spread(colours: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
     corners = np.array(list(np.ndindex(2, 2, 2)))[:, None]  # (8, 1, 3)
     weights = np.where(corners, share, 1.0 - share).prod(axis=2)
     at = rows * CELLS + (cell + corners) @ STRIDES
-    return np.bincount(at.ravel(), weights.ravel(), count * CELLS).reshape(count, CELLS)
+    added = np.bincount(at.ravel(), weights.ravel(), count * CELLS)
+    return added.astype(np.float32).reshape(count, CELLS)
 
 
-def likeness(a: Sequence[np.ndarray], b: Sequence[np.ndarray]) -> np.ndarray:
-    """(N, M) how alike looks are, 0..1; NaN where no part is known of both.
+def likeness(a: Sequence[np.ndarray], b: Sequence[np.ndarray], least_parts: int = 1
+             ) -> np.ndarray:
+    """(N, M) how alike looks are, 0..1; NaN where fewer than `least_parts` are known of both.
 
     a: N looks (4, CELLS). b: M.
     """
-    a, b = (np.sqrt(np.asarray(items, dtype=np.float64).reshape(-1, WORN, CELLS))
-            for items in (a, b))
-    # An unknown part is all zeros and adds nothing; known: 0 or 1.
+    a, b = (np.asarray(items, dtype=np.float32).reshape(-1, WORN, CELLS) for items in (a, b))
     known_a, known_b = (items.any(axis=2).astype(float) for items in (a, b))
     count = known_a @ known_b.T
+    # An unknown part is all zeros and adds nothing, nor do cells that nobody of `a` has: most.
+    a, b = (items.reshape(-1, WORN * CELLS) for items in (a, b))
+    used = np.flatnonzero(a.any(axis=0))
     # Not `@`: for so little a BLAS wakes threads that wait for busy cores.
-    sums = np.einsum("npc,mpc->nm", a, b)
-    return np.divide(sums, count, where=count > 0, out=np.full(count.shape, np.nan))
+    sums = np.einsum("nc,mc->nm", np.sqrt(a[:, used]), np.sqrt(b[:, used]))
+    return np.divide(sums, count, where=count >= max(least_parts, 1),
+                     out=np.full(count.shape, np.nan))
 
 
 def blended(old: np.ndarray, new: np.ndarray, share: float) -> np.ndarray:

@@ -64,6 +64,12 @@ class Recording:
             self._kept = self._kept[::2]
         self.count += 1
 
+    def discard(self) -> None:
+        """End without having written anything."""
+        if self._video is not None:
+            self._video.release()
+            (self.folder / PARTIAL).unlink(missing_ok=True)
+
     def close(self, summary: dict) -> list[str]:
         """Write everything; lines for the terminal. Raises OSError where a file cannot be."""
         (self.folder / SUMMARY).write_text(json.dumps(summary, indent=2, default=float) + "\n")

@@ -12,13 +12,15 @@ import numpy as np
 
 from kd_pose.scoring import PERSON_OKS, match_people
 from kd_pose.sources.base import TruePerson
-from kd_pose.wholebody_keypoints import COUNT
+from kd_pose.wholebody_keypoints import COUNT, PARTS
 
 
 class TrueTracks:
     """True people and who was taken for them, frame by frame.
 
-    An estimate is a true person's when the body is near enough (`scoring.match_people`).
+    An estimate is a true person's when the body is near enough (`scoring.match_people`). True
+    people without a labelled body point are nobody's, and whoever is estimated in their boxes is
+    not false.
     """
 
     def __init__(self) -> None:
@@ -35,12 +37,16 @@ class TrueTracks:
         ids: of the E estimates, "" without tracking. keypoints_xy: (E, 133, 2) pixels, NaN: not
         known. An error is a part of the person's size (`scoring.PersonMatch`).
         """
+        unlabelled = [person for person in truths if not _labelled(person)]
+        truths = [person for person in truths if _labelled(person)]
         boxes = np.array([person.box_xywh for person in truths], dtype=np.float64).reshape(-1, 4)
         places = np.array([person.keypoints_xy for person in truths], dtype=np.float64)
         pairs = match_people(keypoints_xy, places.reshape(-1, COUNT, 2), boxes[:, 2] * boxes[:, 3])
         self.frames += 1
         self.people += len(truths)
-        self.false += len(ids) - len(pairs)
+        matched = {pair.estimate for pair in pairs}
+        self.false += sum(row not in matched and not _inside(keypoints_xy[row], unlabelled)
+                          for row in range(len(ids)))
         for person in truths:
             self.people_of[person.id] = self.people_of.get(person.id, 0) + 1
         for pair in pairs:
@@ -62,6 +68,22 @@ class TrueTracks:
             "id_changes": self.id_changes if self._last_id else None,
             "median_error_of_size": float(np.median(self.errors)) if self.errors else None,
         }
+
+
+def _labelled(person: TruePerson) -> bool:
+    return bool(np.isfinite(person.keypoints_xy[PARTS["body"]]).all(axis=1).any())
+
+
+def _inside(keypoints_xy: np.ndarray, people: Sequence[TruePerson]) -> bool:
+    """Whether most of the body points that are known lie in the box of one of the people."""
+    body = keypoints_xy[PARTS["body"]]
+    body = body[np.isfinite(body).all(axis=1)]
+    for person in people:
+        low = np.array(person.box_xywh[:2])
+        inside = ((body >= low) & (body <= low + person.box_xywh[2:])).all(axis=1)
+        if len(body) and inside.mean() > 0.5:
+            return True
+    return False
 
 
 def describe(truth: dict[str, Any]) -> str:

@@ -47,7 +47,7 @@ HELD, HELD_GAIN = 0.7, 0.3
 # known.
 ALIKE, LEAST_GAIN, UNKNOWN_GAIN = 0.8, 0.2, 0.4
 # Who comes back looks this much like a lost person, and so much less like anybody else.
-KNOWN_AGAIN, CLEARLY = 0.6, 0.2
+KNOWN_AGAIN, CLEARLY, LEAST_PARTS = 0.6, 0.2, 2
 # Share of a new look in a track's; and of one that is not like it, as somebody else's who stands
 # in front would be.
 NEWEST_LOOK, ODD_LOOK, ODD = 0.1, 0.01, 0.6
@@ -180,15 +180,15 @@ class PeopleTracker:
         scores = [people[i].score if box_scores is None else box_scores[i] for i in kept]
         people = [people[i] for i in kept]
         boxes = [self._box(person) for person in people]
-        unknown = looks is None or not self.options.appearance
-        looks = np.zeros((len(kept), WORN, CELLS)) if unknown else looks[kept]
-        alike = likeness(looks, [track.look for track in self.tracks])
         gain = self._overlaps(people, boxes, stamp_s)
-        if self.options.appearance:
-            known = np.clip((alike / ALIKE) ** 2, LEAST_GAIN, 1.0)
-            gain *= np.where(np.isnan(alike), UNKNOWN_GAIN, known)
-        pairs = dict(best_pairs(gain))
-        self._know_again(pairs, boxes, looks, stamp_s)
+        if looks is None or not self.options.appearance:
+            self._forget_looks()
+            pairs, looks = dict(best_pairs(gain)), np.zeros((len(kept), WORN, CELLS))
+        else:
+            looks = looks[kept]
+            gain *= _say(likeness(looks, [track.look for track in self.tracks]))
+            pairs = dict(best_pairs(gain))
+            self._know_again(pairs, boxes, looks, stamp_s)
         seen = []
         for row, person in enumerate(people):
             if row in pairs:
@@ -212,23 +212,29 @@ class PeopleTracker:
 
         pairs: row of a person -> place in `self.tracks`; changed, as `self.tracks` is.
         """
-        self._remembered = [track for track in self._remembered
-                            if stamp_s - track.seen_s <= self.options.remember_s]
         new = [row for row in range(len(boxes)) if row not in pairs
                or self.tracks[pairs[row]].state is TrackState.TENTATIVE]
         held = set(pairs.values())
+        confirmed = [track for track in self.tracks if track.state is not TrackState.TENTATIVE]
         absent = [track for place, track in enumerate(self.tracks)
-                  if place not in held and track.state is TrackState.COASTING]
-        candidates = [*absent, *self._remembered] if self.options.remember_s else []
-        if not new or not candidates:
+                  if place not in held and track in confirmed and (
+                      track.state is TrackState.COASTING
+                      or stamp_s - track.seen_s > LONGEST_GAP_S)]
+        self._remembered, absent = (
+            [track for track in tracks if stamp_s - track.seen_s <= self.options.remember_s]
+            for tracks in (self._remembered, absent))
+        candidates = [*absent, *self._remembered]
+        if not new or not candidates or not self.options.remember_s:
             return
-        others = [self.tracks[place] for row, place in pairs.items() if row not in new]
-        alike = np.nan_to_num(likeness(
-            looks[new], [track.look for track in (*candidates, *others)]))
+        rivals = [track for track in confirmed if track not in absent]
+        worn = [track.look for track in (*candidates, *rivals)]
+        alike = np.nan_to_num(likeness(looks[new], worn, LEAST_PARTS))
         found = alike[:, :len(candidates)].copy()
         for i, row in enumerate(new):
             for j, track in enumerate(candidates):
-                rest = np.delete(alike[i], j).max(initial=0.0)
+                # Two who wear the same may be either, whether both are lost or both are new.
+                rest = max(np.delete(alike[i], j).max(initial=0.0),
+                           np.delete(alike[:, j], i).max(initial=0.0))
                 if (found[i, j] < max(KNOWN_AGAIN, rest + CLEARLY)
                         or not _in_reach(track, boxes[row], stamp_s)):
                     found[i, j] = 0.0
@@ -237,7 +243,15 @@ class PeopleTracker:
             if track not in absent:
                 self._remembered.remove(track)
                 self.tracks.append(track)
+            track.speed = np.zeros(2)  # that of another time
             pairs[new[i]] = self.tracks.index(track)
+
+    def _forget_looks(self) -> None:
+        """Nobody is told by clothes: what was kept of them would be out of date later."""
+        self._remembered.clear()
+        for track in self.tracks:
+            if track.looks:
+                track.look, track.looks = np.zeros((WORN, CELLS)), 0
 
     def _start(self, person: PersonPose, box: np.ndarray, score: float, stamp_s: float) -> Track:
         self._last_id += 1
@@ -336,6 +350,11 @@ class PeopleTracker:
 
 def _shifted(box_xywh: np.ndarray, way: np.ndarray) -> np.ndarray:
     return np.concatenate([box_xywh[:2] + way, box_xywh[2:]])
+
+
+def _say(alike: np.ndarray) -> np.ndarray:
+    """What is left of a match of places, by the likeness of the clothes (NaN: not known)."""
+    return np.where(np.isnan(alike), UNKNOWN_GAIN, np.clip((alike / ALIKE) ** 2, LEAST_GAIN, 1.0))
 
 
 def _in_reach(track: Track, box_xywh: np.ndarray, stamp_s: float) -> bool:

@@ -144,7 +144,7 @@ class Source:
     """A recording that is read from its beginning each time `frames` is called.
 
     description: for people. count: number of pictures, None where it is not known before.
-    has_times, has_stamps, has_truth: whether frames have those.
+    has_times, has_stamps, has_truth: whether frames have those. rate_hz: 0 where nothing says it.
     """
 
     path: Path
@@ -153,6 +153,7 @@ class Source:
     has_times: bool = field(default=False)
     has_stamps: bool = field(default=False)
     has_truth: bool = field(default=False)
+    rate_hz: float = 0.0
 
     def frames(self) -> Iterator[Frame]:
         """The frames in order, each read when it is asked for. Raises SourceError."""

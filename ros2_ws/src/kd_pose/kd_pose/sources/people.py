@@ -68,7 +68,8 @@ def _read(path: Path) -> tuple[dict[int, str], dict[int, list[TruePerson]]]:
     people: dict[int, list[TruePerson]] = {}
     for row, item in enumerate(data["annotations"]):
         where = f"{path}: annotations[{row}]"
-        if not isinstance(item, dict) or item.get("image_id") not in images:
+        if (not isinstance(item, dict) or not isinstance(item.get("image_id"), int)
+                or item["image_id"] not in images):
             raise SourceError(f"{where}: needs the 'image_id' of one of the images, got "
                               f"{str(item)[:80]}")
         if not item.get("iscrowd"):
@@ -84,8 +85,10 @@ def _person(item: dict[str, Any], where: str) -> TruePerson:
             points[PARTS[part]] = _numbers(item, key, 3 * count, where).reshape(count, 3)
     # 0: not labelled, and the place is then 0, 0.
     points[~(points[:, 2] > 0)] = np.nan
-    return TruePerson(str(item.get("track_id", "")),
-                      tuple(_numbers(item, "bbox", 4, where).tolist()), points[:, :2])
+    box = tuple(_numbers(item, "bbox", 4, where).tolist())
+    if min(box[2:]) < 0:
+        raise SourceError(f"{where}: key 'bbox' must be x, y, width and height, got {box}")
+    return TruePerson(str(item.get("track_id", "")), box, points[:, :2])
 
 
 def _numbers(item: dict[str, Any], key: str, count: int, where: str) -> np.ndarray:

@@ -80,7 +80,7 @@ class VideoSource(Source):
         self.count = count if count > 0 else None
         rate = f"{self._rate:.4g} Hz" if self._rate > 0 else "no frame rate"
         self.description = f"video {path}, {count} pictures, {rate}"
-        self.has_times = self._rate > 0
+        self.has_times, self.rate_hz = self._rate > 0, max(self._rate, 0.0)
         first = Picture(str(path), raw_from_array(image))
         self._calibration, self._said_by = _calibration(
             path, path.parent, path.stem, camera_file, fov_deg, lambda: first)
