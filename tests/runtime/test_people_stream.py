@@ -47,7 +47,51 @@ def test_while_nothing_else_moves_the_detector_rests():
         image[y:y + h, x:x + w] = rng.integers(0, 255, (h, w, 3))  # whom it knows may move
         s.estimate(image, 0.1 * i)
         fake.people = [box + (4, 0, 0, 0) for box in fake.people]
-        assert fake.detections == 1 + i // 20
+        assert fake.detections == 1 + (i >= 20)
+
+
+def searches(s, fake, images, seen):
+    """Numbers of the images in which the detector ran; `seen(i)`: image and people of each."""
+    found = []
+    for i in range(images):
+        before = fake.detections
+        image, people = seen(i)
+        fake.people = [np.array(box, float) for box in people]
+        s.estimate(image, 0.1 * i)
+        found += [i] * (fake.detections > before)
+    return found
+
+
+def test_the_longer_nobody_new_is_found_the_longer_the_detector_rests():
+    s, fake = stream([ONE], detector_every_n=5, detector_still_n=10)
+    assert searches(s, fake, 160, lambda i: (IMAGE, [ONE])) == [0, 10, 30, 70, 110, 150]
+
+
+def test_somebody_new_ends_the_rest():
+    """TWO stands there from image 25 on without a change that the coarse picture shows."""
+    s, fake = stream([ONE], detector_every_n=5, detector_still_n=10)
+    assert searches(s, fake, 75, lambda i: (IMAGE, [ONE, TWO] if i >= 25 else [ONE])) == [
+        0, 10, 30, 40, 60]
+
+
+def test_a_movement_ends_the_rest():
+    s, fake = stream([ONE], detector_every_n=5, detector_still_n=10)
+    moved = IMAGE.copy()
+    moved[300:400, 500:600] = 90
+    assert searches(s, fake, 75, lambda i: (moved if i >= 33 else IMAGE, [ONE])) == [
+        0, 10, 30, 35, 45, 65]
+
+
+def test_whoever_is_lost_ends_the_rest():
+    s, fake = stream([ONE], detector_every_n=5, detector_still_n=10)
+    # Not found in 33, looked for at once and in the next image, where it is; from there on anew.
+    assert searches(s, fake, 70, lambda i: (IMAGE, [] if i == 33 else [ONE])) == [
+        0, 10, 30, 33, 34, 44, 64]
+
+
+def test_an_equal_detector_still_n_makes_no_difference():
+    s, fake = stream([ONE], detector_every_n=10, detector_still_n=10)
+    assert searches(s, fake, 41, lambda i: (IMAGE, [ONE])) == [0, 10, 20, 30, 40]
 
 
 def test_what_moves_elsewhere_wakes_the_detector():

@@ -31,6 +31,7 @@ from kd_pose.wholebody_keypoints import PARTS
 from kd_pose.wholebody_pose import WholebodyPoseEstimator
 
 STREAM_STAGES = (*STAGES, "lift", "track")  # of `timing_ms`
+MOST_REST = 4  # times `detector_still_n`, while the detector finds nobody new
 SAME_PERSON_IOU = 0.4  # a track's box that overlaps a detection so much is not looked at as well
 PART_SHARE = 0.5  # of a part's keypoints must be sure for a person to be there
 # Parts that speak for somebody whom a detector that has just looked does not see: a track that has
@@ -44,8 +45,9 @@ class StreamOptions:
 
     boxes_from_tracks: look where tracks say, with the detector every `detector_every_n` images,
     while there are no tracks, and when a track was not found in the last image. While nothing
-    moves but those who are tracked, every `detector_still_n` images are enough; a camera that
-    moves, or `detector_still_n` not above the other, leaves it at `detector_every_n`.
+    moves but those who are tracked, every `detector_still_n` images are enough, and twice and four
+    times as many when it then finds nobody new; a camera that moves, or `detector_still_n` not
+    above the other, leaves it at `detector_every_n`.
     """
 
     tracking: TrackingOptions | None = field(default_factory=TrackingOptions)
@@ -92,6 +94,7 @@ class PeopleStream:
         self._smoother.reset()
         self._stillness.forget()
         self._since_detector, self._someone_missing, self._detector_first = 0, False, 0
+        self._rest, self._rested = 1, False
 
     def estimate(
         self,
@@ -154,6 +157,7 @@ class PeopleStream:
 
     def _asks_detector(self, image: np.ndarray, expected: Sequence[Detection2D]) -> bool:
         """Whether the detector runs although there are tracks."""
+        self._rested = False
         if self._detector_first > 0:
             self._detector_first -= 1
             return True
@@ -169,6 +173,8 @@ class PeopleStream:
         # its one box is one of them.
         taken = {row for row, _ in best_pairs(_same_person(expected, found))}
         missed = [item for row, item in enumerate(expected) if row not in taken]
+        nobody_new = self._rested and len(found) == len(taken)
+        self._rest, self._rested = min(2 * self._rest, MOST_REST) if nobody_new else 1, False
         self._stillness.remember(image, [item.box_xywh for item in (*found, *missed)])
         looked = time.perf_counter()
         frame = self.estimator.estimate(image, channel_order=channel_order,
@@ -196,8 +202,11 @@ class PeopleStream:
         options = self._options
         if self._since_detector < options.detector_every_n:
             return False
-        return self._since_detector >= options.detector_still_n or self._stillness.moved(
-            image, [item.box_xywh for item in expected])
+        if options.detector_still_n <= options.detector_every_n or self._stillness.moved(
+                image, [item.box_xywh for item in expected]):
+            return True
+        self._rested = self._since_detector >= self._rest * options.detector_still_n
+        return self._rested
 
     def _believable(self, people: Sequence[PersonPose], detected: Sequence[Detection2D] | None
                     ) -> list[PersonPose]:

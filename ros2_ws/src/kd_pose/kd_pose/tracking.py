@@ -117,11 +117,14 @@ class Track:
     def box_at(self, stamp_s: float) -> np.ndarray:
         return _shifted(self.box_xywh, self.moved(stamp_s))
 
-    def wears(self, look: np.ndarray) -> None:
-        """Take a new look (4, CELLS) into that of the track; unknown parts change nothing."""
+    def wears(self, look: np.ndarray, alike: float) -> None:
+        """Take a new look (4, CELLS) into the track's; unknown parts change nothing.
+
+        alike: how alike the two are, NaN where that is not known.
+        """
         if look.any():
             self.looks += 1
-            odd = likeness([look], [self.look])[0, 0] < ODD
+            odd = alike < ODD
             share = max(1.0 / self.looks, NEWEST_LOOK)
             self.look = blended(self.look, look, ODD_LOOK if odd and self.looks > 5 else share)
 
@@ -184,19 +187,24 @@ class PeopleTracker:
         if looks is None or not self.options.appearance:
             self._forget_looks()
             pairs, looks = dict(best_pairs(gain)), np.zeros((len(kept), WORN, CELLS))
+            alike = np.full(gain.shape, np.nan)
         else:
             looks = looks[kept]
-            gain *= _say(likeness(looks, [track.look for track in self.tracks]))
+            alike = likeness(looks, [track.look for track in self.tracks])
+            gain *= _say(alike)
             pairs = dict(best_pairs(gain))
             self._know_again(pairs, boxes, looks, stamp_s)
         seen = []
         for row, person in enumerate(people):
+            like = np.nan
             if row in pairs:
                 track = self.tracks[pairs[row]]
+                if pairs[row] < alike.shape[1]:  # else it was lost, and known again by its look
+                    like = alike[row, pairs[row]]
                 self._see(track, person, boxes[row], scores[row], stamp_s)
             else:
                 track = self._start(person, boxes[row], scores[row], stamp_s)
-            track.wears(looks[row])
+            track.wears(looks[row], like)
             seen.append((track, replace(person, id=track.id, track_state=track.state)))
         unseen = [track for i, track in enumerate(self.tracks) if i not in pairs.values()]
         absent = self._coast(unseen, stamp_s, image_wh)

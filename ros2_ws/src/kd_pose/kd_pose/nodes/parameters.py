@@ -144,8 +144,9 @@ WHOLEBODY_POSE: tuple[Param, ...] = COMMON + (
     Param("detector_every_n", 10, "With roi_source tracks: the detector runs every so many "
           "images, while nobody is tracked, and when somebody was not found.", 1, 1000,
           dynamic=True),
-    Param("detector_still_n", 30, "The same while nothing moves but those who are tracked; not "
-          "above detector_every_n: no difference is made.", 1, 1000, dynamic=True),
+    Param("detector_still_n", 30, "The same while nothing moves but those who are tracked; twice, "
+          "then four times as many when the detector then finds nobody new. Not above "
+          "detector_every_n: no difference is made.", 1, 1000, dynamic=True),
     Param("detector_score_threshold", 0.0, "Boxes below are not used; 0: the detector's own "
           "threshold.", 0.0, 1.0, dynamic=True),
     Param("max_people", 20, "People per image at most.", 1, 200, dynamic=True),
