@@ -160,8 +160,10 @@ def our_stream(case: Case, pose: Path, detector: Path) -> Callable:
     from kd_pose.people_stream import PeopleStream, StreamOptions
     from kd_pose.wholebody_pose import WholebodyPoseEstimator
 
+    # rtmlib leaves the arithmetic to the engine: OpenVINO takes bfloat16 where a CPU has it.
+    precision = "auto" if case.engine == "openvino" else "fp32"
     estimator = WholebodyPoseEstimator(pose, detector, backend=case.engine, device="cpu",
-                                       threads=1)
+                                       precision=precision, threads=1)
     options = StreamOptions(detector_every_n=EVERY, detector_still_n=STILL)
     stream, stamps = PeopleStream(estimator, options), count()
 
