@@ -107,9 +107,7 @@ def _bgr(picture: RawPicture, where: str) -> np.ndarray:
     if order is None:
         raise SourceError(f"{where}: encoding {picture.encoding!r} is not one of "
                           f"{', '.join(CHANNEL_ORDER)}")
-    channels = 1 if order == "grey" else 3
-    rows = picture.data[:picture.height * picture.step].reshape(picture.height, picture.step)
-    image = rows[:, :picture.width * channels].reshape(picture.height, picture.width, channels)
+    image = picture.pixels()
     if order == "grey":
         image = image.repeat(3, axis=2)
     return np.ascontiguousarray(image[:, :, ::-1] if order == "rgb" else image)

@@ -51,6 +51,7 @@ KNOWN_AGAIN, CLEARLY, LEAST_PARTS = 0.6, 0.2, 2
 # Share of a new look in a track's; and of one that is not like it, as somebody else's who stands
 # in front would be.
 NEWEST_LOOK, ODD_LOOK, ODD = 0.1, 0.01, 0.6
+ODD_AFTER = 5  # looks; before, none is better known than the newest
 # Nobody is known again further away than this many sizes of the person, and so many more a second.
 REACH, REACH_PER_S = 1.0, 4.0
 MOST_REMEMBERED = 50
@@ -124,9 +125,9 @@ class Track:
         """
         if look.any():
             self.looks += 1
-            odd = alike < ODD
-            share = max(1.0 / self.looks, NEWEST_LOOK)
-            self.look = blended(self.look, look, ODD_LOOK if odd and self.looks > 5 else share)
+            odd = alike < ODD and self.looks > ODD_AFTER
+            share = ODD_LOOK if odd else max(1.0 / self.looks, NEWEST_LOOK)
+            self.look = blended(self.look, look, share)
 
 
 class PeopleTracker:
@@ -183,28 +184,17 @@ class PeopleTracker:
         scores = [people[i].score if box_scores is None else box_scores[i] for i in kept]
         people = [people[i] for i in kept]
         boxes = [self._box(person) for person in people]
-        gain = self._overlaps(people, boxes, stamp_s)
-        if looks is None or not self.options.appearance:
-            self._forget_looks()
-            pairs, looks = dict(best_pairs(gain)), np.zeros((len(kept), WORN, CELLS))
-            alike = np.full(gain.shape, np.nan)
-        else:
-            looks = looks[kept]
-            alike = likeness(looks, [track.look for track in self.tracks])
-            gain *= _say(alike)
-            pairs = dict(best_pairs(gain))
-            self._know_again(pairs, boxes, looks, stamp_s)
+        looks = looks[kept] if looks is not None and self.options.appearance else None
+        pairs = self._match(people, boxes, looks, stamp_s)
         seen = []
         for row, person in enumerate(people):
-            like = np.nan
             if row in pairs:
                 track = self.tracks[pairs[row]]
-                if pairs[row] < alike.shape[1]:  # else it was lost, and known again by its look
-                    like = alike[row, pairs[row]]
                 self._see(track, person, boxes[row], scores[row], stamp_s)
             else:
                 track = self._start(person, boxes[row], scores[row], stamp_s)
-            track.wears(looks[row], like)
+                if looks is not None:
+                    track.wears(looks[row], np.nan)
             seen.append((track, replace(person, id=track.id, track_state=track.state)))
         unseen = [track for i, track in enumerate(self.tracks) if i not in pairs.values()]
         absent = self._coast(unseen, stamp_s, image_wh)
@@ -213,6 +203,23 @@ class PeopleTracker:
         self._remembered += [track for track, _ in absent if track.state is TrackState.LOST]
         del self._remembered[:-MOST_REMEMBERED]
         return [person for _, person in (*seen, *absent)]
+
+    def _match(self, people: Sequence[PersonPose], boxes: Sequence[np.ndarray],
+               looks: np.ndarray | None, stamp_s: float) -> dict[int, int]:
+        """Rows of people and the places of their tracks in `self.tracks`, which wear their looks
+        from now on; who is known again may be at its end."""
+        gain = self._overlaps(people, boxes, stamp_s)
+        if looks is None:
+            self._forget_looks()
+            return dict(best_pairs(gain))
+        alike = likeness(looks, [track.look for track in self.tracks])
+        pairs = dict(best_pairs(gain * _say(alike)))
+        self._know_again(pairs, boxes, looks, stamp_s)
+        for row, place in pairs.items():
+            # Who was lost has no column: it is known again because it is alike.
+            like = alike[row, place] if place < alike.shape[1] else 1.0
+            self.tracks[place].wears(looks[row], like)
+        return pairs
 
     def _know_again(self, pairs: dict[int, int], boxes: Sequence[np.ndarray], looks: np.ndarray,
                     stamp_s: float) -> None:

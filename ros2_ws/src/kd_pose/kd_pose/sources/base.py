@@ -68,6 +68,12 @@ class RawPicture:
     step: int
     big_endian: bool = False
 
+    def pixels(self) -> np.ndarray:
+        """(H, W, C) without what pads the rows; for the encodings of `ENCODABLE`."""
+        channels = CHANNELS.get(self.encoding, 3)
+        rows = self.data[: self.height * self.step].reshape(self.height, self.step)
+        return rows[:, : self.width * channels].reshape(self.height, self.width, channels)
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -95,9 +101,7 @@ class Picture:
                 f"{self.where}: encoding {raw.encoding!r} cannot be compressed here, only "
                 f"{', '.join(ENCODABLE)}: set image_transport to raw"
             )
-        channels = CHANNELS.get(raw.encoding, 3)
-        rows = raw.data[: raw.height * raw.step].reshape(raw.height, raw.step)
-        pixels = rows[:, : raw.width * channels].reshape(raw.height, raw.width, channels)
+        pixels = raw.pixels()
         if ENCODABLE[raw.encoding] is not None:
             pixels = cv2.cvtColor(pixels, ENCODABLE[raw.encoding])
         data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]

@@ -68,7 +68,7 @@ def _read(path: Path) -> tuple[dict[int, str], dict[int, list[TruePerson]]]:
     people: dict[int, list[TruePerson]] = {}
     for row, item in enumerate(data["annotations"]):
         where = f"{path}: annotations[{row}]"
-        if (not isinstance(item, dict) or not isinstance(item.get("image_id"), int)
+        if (not isinstance(item, dict) or not isinstance(item.get("image_id"), (int, float))
                 or item["image_id"] not in images):
             raise SourceError(f"{where}: needs the 'image_id' of one of the images, got "
                               f"{str(item)[:80]}")
